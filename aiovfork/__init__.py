@@ -1,0 +1,31 @@
+"""Start processes from asyncio without stopping the event loop.
+
+A child is started by a short-lived worker thread with vfork semantics, its exit is awaited through a pidfd,
+and everything comes back through one descriptor per loop. See create_subprocess_exec.
+"""
+
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+
+from aiovfork._api import create_subprocess_exec, create_subprocess_shell, subprocess_exec, subprocess_shell
+from aiovfork._binding import Stats, stats
+from aiovfork._options import SpawnOptions
+from aiovfork._process import Process
+from aiovfork._transport import SpawnInfo, SubprocessTransport
+
+__all__ = [
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
+    "Process",
+    "SpawnInfo",
+    "SpawnOptions",
+    "Stats",
+    "SubprocessTransport",
+    "create_subprocess_exec",
+    "create_subprocess_shell",
+    "stats",
+    "subprocess_exec",
+    "subprocess_shell",
+]
+
+__version__ = "0.1.0"

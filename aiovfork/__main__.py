@@ -1,0 +1,44 @@
+"""`python -m aiovfork`: a demo and a doctor. Each command imports what it needs only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from aiovfork.cli import demo, doctor
+
+
+def _version() -> str:
+    try:
+        return version("aiovfork")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line and return the exit status; 2 if it names no command."""
+    parser = argparse.ArgumentParser(prog="python -m aiovfork", description="Process spawning for asyncio.")
+    parser.add_argument("--version", action="version", version=f"aiovfork {_version()}")
+    commands = parser.add_subparsers(title="commands", dest="command")
+    for name, module, summary in (
+        (
+            "demo",
+            demo,
+            "a server with a large heap starts helper processes, on each backend: who keeps answering?",
+        ),
+        ("doctor", doctor, "what this system allows, and what that means for aiovfork"),
+    ):
+        command = commands.add_parser(name, help=summary, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 2
+    status: int = arguments.run(arguments)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""The C core as Python sees it: constants, calls with errors as exceptions or plain numbers.
+
+The only importer of the extension module. Layer: lowest. Thread: any.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+from typing import Any, Final, Literal
+
+from aiovfork._core import ffi, lib
+
+__all__ = ["EVENT", "EVENT_SIZE", "PLAN", "PLAN_STEP", "Facts", "Stats", "ffi", "force", "lib", "probe", "stats", "step_name"]
+
+#: avf_event up to the rusage: ticket, kind, pid, pidfd, error, step, status, flags, parent_end[3],
+#: queue_ns, clone_ns, exec_ns.
+EVENT: Final = struct.Struct("=Q10i3q")
+EVENT_SIZE: Final[int] = ffi.sizeof("avf_event")
+#: The rusage of an avf_event, behind EVENT.
+RUSAGE: Final = struct.Struct("=18q")
+#: avf_plan: size, version, flags, pipesize, stdio[3], step_count, fd_count, (offset, count) of the
+#: paths, argv and envp, reserved.
+PLAN: Final = struct.Struct("=3I4i9I")
+#: avf_plan_step: step, reserved, value.
+PLAN_STEP: Final = struct.Struct("=2Iq")
+
+assert EVENT.size + RUSAGE.size == EVENT_SIZE
+assert PLAN.size == ffi.sizeof("avf_plan")
+assert PLAN_STEP.size == ffi.sizeof("avf_plan_step")
+
+_Engine = Literal["clone3", "clone"]
+_Report = Literal["memory", "pipe"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What this kernel and sandbox allow; the fields of avf_facts (0, or the errno of a refusal)."""
+
+    kernel_major: int
+    kernel_minor: int
+    cpus: int
+    clone3: int
+    clear_sighand: int
+    close_range: int
+    pidfd_wait: int
+    pidfd_info_exit: int
+    probe_child: int
+    memory_shared: int
+    parent_suspended: int
+    engine_flags: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """Counters of this process since its start (a forked child starts at zero).
+
+    Attributes:
+        spawned: Children that reached exec.
+        failed: Spawns that ended in an error, a timeout or a cancellation.
+        exited: Children whose exit was delivered.
+        abandoned: Requests and children that were killed because nobody could hear of them any more.
+        in_flight: Workers in the window, from clone to exec, now.
+        queued: Spawns that wait for a place in the window, now.
+        alive: Children delivered as spawned and not yet as exited, now.
+        in_flight_peak: The most that in_flight has been.
+        queued_peak: The most that queued has been.
+        alive_peak: The most that alive has been.
+        stolen: Exits whose status somebody else had already taken.
+    """
+
+    spawned: int
+    failed: int
+    exited: int
+    abandoned: int
+    in_flight: int
+    queued: int
+    alive: int
+    in_flight_peak: int
+    queued_peak: int
+    alive_peak: int
+    stolen: int
+
+
+def _filled(fill: Any, pointer: Any, cls: type[Any]) -> Any:
+    fill(pointer)
+    return cls(**{field.name: getattr(pointer, field.name) for field in dataclasses.fields(cls)})
+
+
+def probe() -> Facts:
+    """Find out, once, what this kernel and sandbox allow. Blocks for under a millisecond the first time."""
+    facts: Facts = _filled(lib.avf_probe, ffi.new("avf_facts *"), Facts)
+    return facts
+
+
+def stats() -> Stats:
+    """Return the counters of this process. Callable from any thread; never blocks."""
+    counters: Stats = _filled(lib.avf_stats, ffi.new("avf_counters *"), Stats)
+    return counters
+
+
+def step_name(step: int) -> str:
+    """Return the name of an avf_step."""
+    name: bytes = ffi.string(lib.avf_step_name(step))
+    return name.decode("ascii")
+
+
+def force(engine: _Engine | None = None, report: _Report | None = None) -> None:
+    """Force an engine and a report mode for the spawns to come (for tests); None is as probed."""
+    engines = {None: -1, "clone": 0, "clone3": 1}
+    reports = {None: -1, "memory": 0, "pipe": 1}
+    lib.avf_force(engines[engine], reports[report])
+
+
+force(
+    os.environ.get("AIOVFORK_ENGINE") or None,  # type: ignore[arg-type]  # a wrong word is a KeyError
+    os.environ.get("AIOVFORK_REPORT") or None,  # type: ignore[arg-type]
+)

@@ -1,0 +1,206 @@
+"""Keyword arguments to plan bytes: a pure function, but for reading os.environ.
+
+The layout is avf_plan in csrc/aiovfork.cdef. Layer: below the port. Thread: any.
+"""
+
+from __future__ import annotations
+
+import array
+import functools
+import os
+import subprocess
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from aiovfork._binding import PLAN, PLAN_STEP, lib
+from aiovfork._compat import environ_bytes
+from aiovfork._options import Env, Options, Stdio, StrOrBytesPath
+
+_STEP_CHDIR: Final[int] = lib.AVF_STEP_CHDIR
+_STEP_UMASK: Final[int] = lib.AVF_STEP_UMASK
+_STEP_RESTORE_SIGNALS: Final[int] = lib.AVF_STEP_RESTORE_SIGNALS
+_STEP_SETSID: Final[int] = lib.AVF_STEP_SETSID
+_STEP_SETPGID: Final[int] = lib.AVF_STEP_SETPGID
+_STDIO_INHERIT: Final[int] = lib.AVF_STDIO_INHERIT
+_PLAN_CLOSE_FDS: Final[int] = lib.AVF_PLAN_CLOSE_FDS
+_PLAN_VERSION: Final[int] = lib.AVF_PLAN_VERSION
+_RESTORE_SIGNALS_ONLY: Final = PLAN_STEP.pack(_STEP_RESTORE_SIGNALS, 0, 0)
+_INT_MAX: Final = 2**31 - 1
+
+assert lib.AVF_STDIO_PIPE == subprocess.PIPE
+assert lib.AVF_STDIO_STDOUT == subprocess.STDOUT
+assert lib.AVF_STDIO_DEVNULL == subprocess.DEVNULL
+
+
+class Plan(NamedTuple):
+    """One child, described: the block for the core, and what its errors and logs name."""
+
+    block: bytes
+    program: StrOrBytesPath
+    args: Sequence[StrOrBytesPath]
+    cwd: StrOrBytesPath | None
+
+
+def build(
+    args: Sequence[StrOrBytesPath], stdin: Stdio, stdout: Stdio, stderr: Stdio, options: Options
+) -> Plan:
+    """Describe a child.
+
+    Raises:
+        TypeError: An argument is not str, bytes or os.PathLike.
+        ValueError: A NUL in an argument, in env or in cwd, `=` in an env key, a negative number in pass_fds.
+        OverflowError: A number that does not fit a C int.
+    """
+    program = args[0] if options.executable is None else options.executable
+    argv = _strings([os.fsencode(arg) for arg in args])
+    executable = os.fsencode(program)
+    _strings([executable])
+    if options.env is None:
+        env_block, env_count, path = _own_environment()
+    else:
+        env_block, env_count, path = _environment(options.env)
+    paths, path_count = _candidates(executable, path)
+    steps, cwd = _steps(options)
+    fds = _pass_fds(options)
+    close_fds = options.close_fds or bool(fds)
+
+    paths_at = PLAN.size + len(steps) + len(fds)
+    argv_at = paths_at + len(paths)
+    envp_at = argv_at + len(argv)
+    cwd_at = envp_at + len(env_block)
+    if cwd:
+        # The first step is chdir; its value is the offset of the path, known only now.
+        steps = PLAN_STEP.pack(_STEP_CHDIR, 0, cwd_at) + steps[PLAN_STEP.size :]
+    header = PLAN.pack(
+        cwd_at + len(cwd),
+        _PLAN_VERSION,
+        _PLAN_CLOSE_FDS if close_fds else 0,
+        _c_int(options.pipesize),
+        _stdio(stdin, 0),
+        _stdio(stdout, 1),
+        _stdio(stderr, 2),
+        len(steps) // PLAN_STEP.size,
+        len(fds) // 4,
+        paths_at,
+        path_count,
+        argv_at,
+        len(args),
+        envp_at,
+        env_count,
+        0,
+    )
+    return Plan(b"".join((header, steps, fds, paths, argv, env_block, cwd)), program, args, options.cwd)
+
+
+def _strings(items: Sequence[bytes]) -> bytes:
+    """Join to NUL-terminated strings."""
+    joined = b"\0".join(items) + b"\0"
+    if joined.count(b"\0") != len(items):
+        raise ValueError("embedded null byte")
+    return joined
+
+
+def _c_int(value: int) -> int:
+    if not -_INT_MAX - 1 <= value <= _INT_MAX:
+        raise OverflowError("Python int too large to convert to C int")
+    return value
+
+
+def _stdio(value: Any, number: int) -> int:
+    if value is None:
+        return _STDIO_INHERIT
+    if not isinstance(value, int):
+        value = value.fileno()  # AttributeError otherwise, as with Popen
+    if value < 0 and (value < subprocess.DEVNULL or (value == subprocess.STDOUT and number != 2)):
+        name = ("stdin", "stdout", "stderr")[number]
+        raise ValueError(f"{name} cannot be {value}: a descriptor, PIPE, DEVNULL" + (", STDOUT" * (number == 2)))
+    return _c_int(value)
+
+
+def _steps(options: Options) -> tuple[bytes, bytes]:
+    """Return the declared steps, in the core's order, and cwd with its NUL (empty where there is none)."""
+    if (
+        options.restore_signals
+        and options.cwd is None
+        and options.umask == -1
+        and not options.start_new_session
+        and options.process_group is None
+    ):
+        return _RESTORE_SIGNALS_ONLY, b""
+    steps, cwd = [], b""
+    if options.cwd is not None:
+        cwd = _strings([os.fsencode(options.cwd)])
+        steps.append((_STEP_CHDIR, 0))
+    if options.umask != -1:
+        if options.umask < 0:
+            raise ValueError(f"umask must not be negative: {options.umask}")
+        steps.append((_STEP_UMASK, _c_int(options.umask)))
+    if options.restore_signals:
+        steps.append((_STEP_RESTORE_SIGNALS, 0))
+    if options.start_new_session:
+        steps.append((_STEP_SETSID, 0))
+    if options.process_group is not None:
+        if options.process_group < 0:
+            raise ValueError(f"process_group must not be negative: {options.process_group}")
+        steps.append((_STEP_SETPGID, _c_int(options.process_group)))
+    return b"".join([PLAN_STEP.pack(step, 0, value) for step, value in steps]), cwd
+
+
+def _pass_fds(options: Options) -> bytes:
+    fds: Iterable[int] = options.pass_fds
+    if not fds:
+        return b""
+    fds = sorted(set(map(int, fds)))
+    if fds and not options.close_fds:
+        warnings.warn("pass_fds overriding close_fds.", RuntimeWarning, stacklevel=2)
+    if fds and (fds[0] < 0 or fds[-1] > _INT_MAX):
+        raise ValueError("bad value(s) in fds_to_keep")
+    # 0, 1 and 2 reach the child anyway, as stdin, stdout and stderr say.
+    return array.array("i", [fd for fd in fds if fd > 2]).tobytes()
+
+
+def _environment(env: Env) -> tuple[bytes, int, bytes]:
+    """Return the strings of env, their number, and its PATH."""
+    items: list[bytes] = []
+    path: bytes | None = None
+    for key, value in env.items():
+        name = os.fsencode(key)
+        if b"=" in name:
+            raise ValueError("illegal environment variable name")
+        content = os.fsencode(value)
+        if name == b"PATH":
+            if path is not None:
+                raise ValueError("env cannot contain 'PATH' and b'PATH' keys")
+            path = content
+        items.append(name + b"=" + content)
+    block = _strings(items) if items else b""
+    return block, len(items), os.fsencode(os.defpath) if path is None else path
+
+
+_own: tuple[dict[bytes, bytes], tuple[bytes, int, bytes]] | None = None
+
+
+def _own_environment() -> tuple[bytes, int, bytes]:
+    """As _environment(os.environ), encoded anew only when it has changed."""
+    global _own  # noqa: PLW0603  # one cache; a race between threads costs an encoding, nothing else
+    now = environ_bytes()
+    known = _own
+    if known is None or known[0] != now:
+        known = _own = (dict(now), _environment(now))
+    return known[1]
+
+
+def _candidates(executable: bytes, path: bytes) -> tuple[bytes, int]:
+    """Return the programs to try, in order, and their number."""
+    if b"/" in executable:
+        return executable + b"\0", 1
+    prefixes = _prefixes(path)
+    return b"".join([prefix + executable + b"\0" for prefix in prefixes]), len(prefixes)
+
+
+@functools.lru_cache(maxsize=16)
+def _prefixes(path: bytes) -> tuple[bytes, ...]:
+    """Return what os.path.join puts before a program, for each entry of PATH."""
+    entries = path.split(b":")
+    return tuple(entry + b"/" if entry and not entry.endswith(b"/") else entry for entry in entries)

@@ -1,0 +1,55 @@
+"""What get_extra_info("subprocess") returns: the part of Popen that makes sense for a running child.
+
+Layer: beside the transport. Thread: the loop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aiovfork._options import StrOrBytesPath
+    from aiovfork._transport import SubprocessTransport
+
+
+class PopenView:
+    """pid, args, returncode, poll() and the signals of a child, for code that was written for Popen.
+
+    The pipes belong to the loop; use get_pipe_transport(). There is no wait(): it would stall the loop.
+    """
+
+    __slots__ = ("_transport", "args")
+
+    def __init__(self, transport: SubprocessTransport, args: Sequence[StrOrBytesPath]) -> None:
+        self._transport = transport
+        self.args = args
+
+    @property
+    def pid(self) -> int:
+        """The pid of the child."""
+        return self._transport.get_pid()
+
+    @property
+    def returncode(self) -> int | None:
+        """As SubprocessTransport.get_returncode()."""
+        return self._transport.get_returncode()
+
+    def poll(self) -> int | None:
+        """As SubprocessTransport.get_returncode(); never reaps anything."""
+        return self._transport.get_returncode()
+
+    def send_signal(self, signal: int) -> None:
+        """As SubprocessTransport.send_signal()."""
+        self._transport.send_signal(signal)
+
+    def terminate(self) -> None:
+        """As SubprocessTransport.terminate()."""
+        self._transport.terminate()
+
+    def kill(self) -> None:
+        """As SubprocessTransport.kill()."""
+        self._transport.kill()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} pid={self.pid} returncode={self.returncode} args={list(self.args)!r}>"

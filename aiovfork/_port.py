@@ -1,0 +1,179 @@
+"""The completion port: one per event loop, through which its spawns report.
+
+Layer: above plan and binding, below the transport. Thread: the loop's, but for cancel, kill and
+dispose, which any thread may call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+import weakref
+from typing import Any, Final, NamedTuple, Protocol
+
+from aiovfork._binding import EVENT, EVENT_SIZE, ffi, lib
+from aiovfork._errors import spawn_error
+from aiovfork._plan import Plan
+
+# Half of it is the most exits that one drain collects; the rest keeps the port readable, and other
+# callbacks of the loop get their turn.
+_CAPACITY: Final = 64
+_SPAWNED: Final[int] = lib.AVF_SPAWNED
+_FAILED: Final[int] = lib.AVF_FAILED
+
+
+class Spawned(NamedTuple):
+    """A child has reached exec. Times are nanoseconds; the parent's ends are the receiver's to close."""
+
+    pid: int
+    pidfd: int
+    flags: int
+    parent_end: tuple[int, int, int]
+    queue_ns: int
+    clone_ns: int
+    exec_ns: int
+
+
+class Sink(Protocol):
+    """Whom a ticket's events are for. Called on the loop's thread; must not raise."""
+
+    def spawned(self, event: Spawned) -> None:
+        """The child runs its program."""
+
+    def failed(self, error: int, step: int, status: int) -> None:
+        """There is no child, and there was none or it has been reaped. The last event."""
+
+    def exited(self, status: int, flags: int, rusage: bytes) -> None:
+        """The child has been reaped. The last event."""
+
+
+class CompletionPort:
+    """Submits plans and dispatches what comes back, for one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        pointer = ffi.new("avf_port **")
+        error = lib.avf_port_open(pointer)
+        if error < 0:
+            raise OSError(-error, f"cannot open a completion port: {os.strerror(-error)}")
+        self._loop = weakref.ref(loop)
+        self._port: Any = pointer[0]
+        self._sinks: dict[int, Sink] = {}
+        self._events = ffi.new("avf_event[]", _CAPACITY)
+        self._view = memoryview(ffi.buffer(self._events))
+        self._step = ffi.new("int32_t *")
+        self._fd: int = lib.avf_port_fd(self._port)
+        try:
+            loop.add_reader(self._fd, self._drain)
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, plan: Plan, sink: Sink) -> int:
+        """Start a child, or queue it; its events go to sink. Returns the ticket.
+
+        Raises:
+            OSError: The request could not be made: a bad descriptor, no memory, no thread.
+        """
+        ticket: int = lib.avf_spawn(self._port, plan.block, len(plan.block), self._step)
+        if ticket < 0:
+            raise spawn_error(plan, -ticket, self._step[0])
+        self._sinks[ticket] = sink
+        return ticket
+
+    @staticmethod
+    def cancel(ticket: int, reason: int = errno.ECANCELED) -> bool:
+        """End a spawn that has not been delivered yet: it will fail with errno = reason.
+
+        Returns False if it is too late for that.
+        """
+        return bool(lib.avf_cancel(ticket, reason) == 0)
+
+    @staticmethod
+    def kill(ticket: int, signal: int) -> None:
+        """Signal a living child through its pidfd.
+
+        Raises:
+            ProcessLookupError: Its exit has been delivered.
+            OSError: The signal could not be sent (EINVAL, EPERM).
+        """
+        error = lib.avf_kill(ticket, signal)
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
+
+    @staticmethod
+    def dispose(ticket: int) -> None:
+        """Kill a child, and have it reaped even if the port is closed."""
+        lib.avf_dispose(ticket)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can come back any more."""
+        return self._port is None
+
+    def close(self) -> None:
+        """Close; idempotent. Spawns under way are abandoned, children live until somebody disposes of them."""
+        port, self._port = self._port, None
+        if port is None:
+            return
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(self._fd)
+        lib.avf_port_close(port)
+        self._sinks.clear()
+
+    def forget(self) -> None:
+        """In the child of a fork: the core has closed this port already."""
+        self._port = None
+        self._sinks.clear()
+
+    def _drain(self) -> None:
+        """Deliver what has come back. The reader's callback; one call into C for a whole batch."""
+        if self._port is None:
+            return
+        sinks, view = self._sinks, self._view
+        count = lib.avf_port_drain(self._port, self._events, _CAPACITY)
+        for at in range(0, count * EVENT_SIZE, EVENT_SIZE):
+            (ticket, kind, pid, pidfd, error, step, status, flags, end0, end1, end2, queue_ns, clone_ns, exec_ns) = (
+                EVENT.unpack_from(view, at)
+            )
+            if kind == _SPAWNED:
+                sinks[ticket].spawned(
+                    Spawned(pid, pidfd, flags, (end0, end1, end2), queue_ns, clone_ns, exec_ns)
+                )
+            elif kind == _FAILED:
+                sinks.pop(ticket).failed(error, step, status)
+            else:
+                sinks.pop(ticket).exited(status, flags, bytes(view[at + EVENT.size : at + EVENT_SIZE]))
+
+
+# The ports of living loops. A loop's death closes its port (weakref.finalize), since not every loop
+# tells when it is closed.
+_ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, CompletionPort] = weakref.WeakKeyDictionary()
+_ports_lock = threading.Lock()
+
+
+def port_of(loop: asyncio.AbstractEventLoop) -> CompletionPort:
+    """Return the port of a running loop, opening it at the first use."""
+    port = _ports.get(loop)
+    if port is None or port.closed:
+        with _ports_lock:
+            for other, its_port in list(_ports.items()):
+                if other.is_closed():
+                    its_port.close()
+                    del _ports[other]
+            port = _ports[loop] = CompletionPort(loop)
+        weakref.finalize(loop, port.close).atexit = False
+    return port
+
+
+def _after_fork_in_child() -> None:
+    global _ports_lock  # noqa: PLW0603  # it may be held by a thread that does not exist here
+    _ports_lock = threading.Lock()
+    for port in list(_ports.values()):
+        port.forget()
+    _ports.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,276 @@
+/* DESIGN: the interpreter of a plan.
+ *
+ * What: everything between clone and exec, by raw system calls.
+ * Where: in the vfork child, on a stack of its own, while it shares memory with the parent, whose
+ *     worker is suspended; later also in the launcher, in an address space of its own.
+ * Invariants: no libc, no TLS, no errno, no globals, no lock; the object has no undefined symbol,
+ *     which the build checks. Nothing is written but the stack and the report. All signals stay
+ *     blocked until the step before exec, so no handler of the parent's can run on shared memory.
+ *     While the descriptor table is shared (unshare_from > 0), the first thing that touches it
+ *     unshares it, and if that fails the child may only exit.
+ * Order: as Modules/_posixsubprocess.c does it, since the order decides which error is seen first;
+ *     but the signal mask comes last.
+ * Deliberately absent: credentials and anything that belongs to the memory map (launcher only). */
+#include "child.h"
+
+#include "sys.h"
+
+#define CHILD_FN AVF_INLINE
+
+/* THREAD child. Ends the child with errno = -error at step. */
+CHILD_FN __attribute__((noreturn)) void child_fail(const struct avf_child *c, int step, long error)
+{
+    c->report->step = step;
+    c->report->error = (int32_t)-error;
+    sys_exit_group(127);
+}
+
+/* THREAD child. */
+CHILD_FN void child_check(const struct avf_child *c, int step, long result)
+{
+    if (result < 0)
+        child_fail(c, step, result);
+}
+
+/* THREAD child. */
+CHILD_FN const avf_plan_step *child_steps(const avf_plan *plan)
+{
+    return (const avf_plan_step *)(plan + 1);
+}
+
+/* THREAD child. The plan's pass_fds, ascending. */
+CHILD_FN const int32_t *child_fds(const avf_plan *plan)
+{
+    return (const int32_t *)(child_steps(plan) + plan->step_count);
+}
+
+/* THREAD child. Handlers become default, ignored signals stay ignored; but 32 and 33, which libc
+ * uses itself, are never left ignored (glibc's posix_spawn leaks that). */
+CHILD_FN void child_reset_signals(const struct avf_child *c)
+{
+    struct sys_sigaction standard = {0}, old;
+    if (c->reset_handlers)
+        for (int signal = 1; signal <= AVF_SIGNALS; signal++) {
+            old.handler = NULL;
+            if (sys_sigaction(signal, NULL, &old) == 0 && old.handler != NULL &&
+                old.handler != (void *)SIG_IGN)
+                child_check(c, AVF_STEP_SIGNALS, sys_sigaction(signal, &standard, NULL));
+        }
+    child_check(c, AVF_STEP_SIGNALS, sys_sigaction(32, &standard, NULL));
+    child_check(c, AVF_STEP_SIGNALS, sys_sigaction(33, &standard, NULL));
+}
+
+/* THREAD child. Whether fd is a number that the child will be given something on. */
+CHILD_FN int child_is_target(const avf_plan *plan, int fd)
+{
+    if (fd <= 2)
+        return 1;
+    const int32_t *fds = child_fds(plan);
+    uint32_t low = 0, high = plan->fd_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (fds[middle] < fd)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < plan->fd_count && fds[low] == fd;
+}
+
+/* THREAD child. Moves a source off the numbers that are targets, so that placing one cannot
+ * overwrite another; the number left behind is overwritten or closed with the rest. */
+CHILD_FN int child_lift(const struct avf_child *c, int step, int fd)
+{
+    int lifted = fd;
+    while (lifted >= 0 && child_is_target(c->plan, lifted)) {
+        lifted = sys_fcntl(fd, F_DUPFD_CLOEXEC, (lifted < 3 ? 3 : lifted + 1));
+        child_check(c, step, lifted);
+    }
+    return lifted;
+}
+
+/* THREAD child. Puts stdio and pass_fds on their numbers. RETURNS the report's descriptor, which may
+ * have had to move. */
+CHILD_FN int child_place_fds(const struct avf_child *c)
+{
+    const avf_plan *plan = c->plan;
+    const int32_t *targets = child_fds(plan);
+    int stdio[3], devnull = -1;
+
+    int report_fd = child_lift(c, AVF_STEP_STDIO, c->report_fd);
+    for (int i = 0; i < 3; i++) {
+        int source = c->stdio_source[i];
+        if (source == AVF_STDIO_DEVNULL) {
+            if (devnull < 0)
+                devnull = sys_open("/dev/null", O_RDWR | O_CLOEXEC);
+            child_check(c, AVF_STEP_DEVNULL, devnull);
+            devnull = child_lift(c, AVF_STEP_DEVNULL, devnull);
+            source = devnull;
+        }
+        stdio[i] = source < 0 ? AVF_CHILD_CLOSED : child_lift(c, AVF_STEP_STDIO, source);
+    }
+    for (uint32_t i = 0; i < plan->fd_count; i++)
+        c->fd_source[i] = child_lift(c, AVF_STEP_PASS_FDS, c->fd_source[i]);
+    for (uint32_t i = 0; i < plan->fd_count; i++)
+        child_check(c, AVF_STEP_PASS_FDS, sys_dup3(c->fd_source[i], targets[i], 0));
+    for (int i = 0; i < 3; i++) {
+        if (stdio[i] == AVF_CHILD_CLOSED)
+            (void)sys_close(i); /* EBADF is what we want */
+        else
+            child_check(c, AVF_STEP_STDIO, sys_dup3(stdio[i], i, 0));
+    }
+    return report_fd;
+}
+
+/* THREAD child. */
+CHILD_FN void child_restore_signals(const struct avf_child *c)
+{
+    static const int python_ignores[] = {SIGPIPE, SIGXFSZ}; /* SIGXFZ does not exist on Linux */
+    struct sys_sigaction standard = {0};
+    for (int i = 0; i < 2; i++)
+        child_check(c, AVF_STEP_RESTORE_SIGNALS, sys_sigaction(python_ignores[i], &standard, NULL));
+}
+
+/* THREAD child. The declared steps, in the plan's order, which plan.c has checked. */
+CHILD_FN void child_run_steps(const struct avf_child *c)
+{
+    const avf_plan *plan = c->plan;
+    for (uint32_t i = 0; i < plan->step_count; i++) {
+        const avf_plan_step *step = &child_steps(plan)[i];
+        long result = 0;
+        c->report->step = (int32_t)step->step;
+        switch (step->step) {
+        case AVF_STEP_CHDIR:
+            result = AVF_SYS4(SYS_chdir, (const char *)plan + step->value, 0, 0, 0);
+            break;
+        case AVF_STEP_UMASK:
+            result = AVF_SYS4(SYS_umask, step->value, 0, 0, 0);
+            break;
+        case AVF_STEP_RESTORE_SIGNALS:
+            child_restore_signals(c);
+            break;
+        case AVF_STEP_SETSID:
+            result = AVF_SYS4(SYS_setsid, 0, 0, 0, 0);
+            break;
+        case AVF_STEP_SETPGID:
+            result = AVF_SYS4(SYS_setpgid, 0, step->value, 0, 0);
+            break;
+        default:
+            result = -EINVAL;
+        }
+        child_check(c, (int)step->step, result);
+    }
+}
+
+/* THREAD child. Where there is no close_range (before 5.9, or seccomp): what /proc/self/fd lists,
+ * which is this process' own table, nobody else's. Without /proc it fails closed. */
+CHILD_FN void child_close_listed(const struct avf_child *c, int report_fd)
+{
+    struct entry { /* struct linux_dirent64, getdents64(2) */
+        uint64_t inode;
+        int64_t offset;
+        unsigned short size;
+        unsigned char type;
+        char name[];
+    };
+    _Alignas(8) char buffer[2048];
+    long filled;
+    int directory = sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    child_check(c, AVF_STEP_CLOSE_FDS, directory);
+    while ((filled = AVF_SYS4(SYS_getdents64, directory, buffer, sizeof buffer, 0)) > 0)
+        for (long at = 0; at < filled; at += ((struct entry *)(buffer + at))->size) {
+            const char *digit = ((struct entry *)(buffer + at))->name;
+            int fd = 0;
+            if (*digit == '.')
+                continue;
+            for (; *digit; digit++)
+                fd = fd * 10 + (*digit - '0');
+            if (fd != directory && fd != report_fd && !child_is_target(c->plan, fd))
+                (void)sys_close(fd);
+        }
+    child_check(c, AVF_STEP_CLOSE_FDS, filled);
+    (void)sys_close(directory);
+}
+
+/* THREAD child. Closes what was not asked for: the gaps between the descriptors to keep. */
+CHILD_FN void child_close_fds(const struct avf_child *c, int report_fd)
+{
+    const int32_t *fds = child_fds(c->plan);
+    uint32_t next = 3;
+    int pending = report_fd; /* merged into the ascending list */
+    for (uint32_t i = 0; i <= c->plan->fd_count; i++) {
+        int keep = i < c->plan->fd_count ? fds[i] : -1;
+        if (pending >= 0 && (keep < 0 || pending < keep)) {
+            keep = pending;
+            pending = -1;
+            i--;
+        }
+        uint32_t last = keep < 0 ? ~0U : (uint32_t)keep - 1;
+        if (keep < 0 || (uint32_t)keep > next) {
+            int result = sys_close_range(next, last, 0);
+            if (result == -ENOSYS || result == -EPERM || result == -EINVAL) {
+                child_close_listed(c, report_fd);
+                return;
+            }
+            child_check(c, AVF_STEP_CLOSE_FDS, result);
+        }
+        next = (uint32_t)keep + 1;
+    }
+}
+
+/* THREAD child. Tries each program; fails with the first errno that is not "not there", else the
+ * last (as os._execvpe). ETXTBSY (another child still holds a just-written program open; golang
+ * issue 22315) goes away within a moment or not at all: 63 ms of patience. */
+CHILD_FN __attribute__((noreturn)) void child_exec(const struct avf_child *c)
+{
+    const char *path = (const char *)c->plan + c->plan->path_offset;
+    long error = -ENOENT, telling = 0;
+    for (uint32_t i = 0; i < c->plan->path_count; i++) {
+        long patience = 1000000;
+        while ((error = AVF_SYS4(SYS_execve, path, c->argv, c->envp, 0)) == -ETXTBSY &&
+               patience <= 32000000) {
+            sys_nanosleep(patience);
+            patience *= 2;
+        }
+        if (error != -ENOENT && error != -ENOTDIR && telling == 0)
+            telling = error;
+        while (*path++)
+            ;
+    }
+    child_fail(c, AVF_STEP_EXEC, telling ? telling : error);
+}
+
+/* THREAD child. SIGNALS all blocked until the step before exec. See child.h. */
+__attribute__((noinline, noreturn)) void avf_child_run(void *arg)
+{
+    const struct avf_child *c = arg;
+    struct avf_report *report = c->report;
+
+    report->started_ns = sys_now();
+    if (report->cancel)
+        child_fail(c, AVF_STEP_CLONE, -report->cancel);
+    if (c->unshare_from) {
+        report->step = AVF_STEP_UNSHARE_FDS;
+        child_check(c, AVF_STEP_UNSHARE_FDS, sys_close_range(c->unshare_from, ~0U, AVF_CLOSE_RANGE_UNSHARE));
+    }
+    child_reset_signals(c);
+    int report_fd = child_place_fds(c);
+    child_run_steps(c);
+    report->step = AVF_STEP_CLOSE_FDS;
+    if (c->plan->flags & AVF_PLAN_CLOSE_FDS)
+        child_close_fds(c, report_fd);
+    report->step = AVF_STEP_SIGMASK;
+    child_check(c, AVF_STEP_SIGMASK, sys_sigmask(SIG_SETMASK, &c->sigmask, NULL));
+    report->step = AVF_STEP_EXEC;
+    child_exec(c);
+}
+
+/* THREAD child. SIGNALS all blocked. See child.h. */
+__attribute__((noinline, noreturn)) void avf_child_probe(void *arg)
+{
+    const struct avf_probe_child *p = arg;
+    *p->private_mark = 1;
+    sys_nanosleep(200000); /* a parent that is not suspended will not see what follows */
+    p->report->seen = 1;
+    sys_exit_group(0);
+}

@@ -1,0 +1,419 @@
+/* DESIGN: the worker.
+ *
+ * What: one short-lived pthread per spawn makes the pipes, clones with vfork semantics, finds out how
+ *     it went, posts the outcome and ends.
+ * Where: avf_request_create and avf_worker_start on the thread that asks, so that the worker, and
+ *     with it the child, inherits that thread's confinement; the rest on the worker.
+ * Invariants: every signal, 32 and 33 included, is blocked while a child shares our memory, and
+ *     unblocked before the worker waits for anything else or ends: a thread that keeps 33 blocked
+ *     makes setuid() hang for good (glibc signals every thread). The pidfd is in the request before
+ *     the child runs. Until the post, whoever finds the request through its slot may set the
+ *     report's `cancel` and then kill through the pidfd; the child looks at `cancel` first of all, so
+ *     one of the two always bites.
+ * Deliberately absent: Python, the GIL, and any retry that could start a program twice. */
+#include "spawn.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "plan.h"
+#include "probe.h"
+#include "sys.h"
+
+/* The signals that libc uses between threads (SIGCANCEL, SIGSETXID). */
+#define SPAWN_LIBC_SIGNALS (1ULL << 31 | 1ULL << 32)
+
+/* Up to this number of a source, unsharing the table in the child copies less than clone would. */
+enum { SPAWN_UNSHARE_BELOW = 256 };
+
+/* worker only until posted */
+struct outcome {
+    int32_t error, step, status, flags;
+    int32_t pid, pidfd; /* pidfd >= 0: the child lives */
+    int64_t started_ns, resumed_ns;
+};
+
+static _Atomic int unshare_refused; /* seen once, by any worker: close_range(UNSHARE) does not work */
+static _Atomic int small_stack_refused;
+
+/* THREAD any. Closes count descriptors where there are any. */
+static void close_all(const int32_t *fds, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+}
+
+/* THREAD loop. A queued request must not inherit a number that has been reused since. */
+static int request_dup_fds(struct avf_request *r)
+{
+    for (int i = 0; i < 3; i++) {
+        int wanted = r->plan->stdio[i] == AVF_STDIO_INHERIT ? i : r->plan->stdio[i];
+        if (wanted < 0)
+            continue;
+        r->stdio_source[i] = fcntl(wanted, F_DUPFD_CLOEXEC, 3);
+        if (r->stdio_source[i] < 0 && !(errno == EBADF && r->plan->stdio[i] == AVF_STDIO_INHERIT))
+            return -errno;
+    }
+    for (uint32_t i = 0; i < r->plan->fd_count; i++) {
+        r->fd_source[i] = fcntl(avf_plan_fds(r->plan)[i], F_DUPFD_CLOEXEC, 3);
+        if (r->fd_source[i] < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+/* THREAD loop. */
+int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret_request, int32_t *ret_step)
+{
+    avf_plan header;
+    *ret_step = AVF_STEP_PLAN;
+    if (size < sizeof header)
+        return -EINVAL;
+    memcpy(&header, plan, sizeof header);
+    uint64_t counts = (uint64_t)header.argv_count + header.envp_count + header.fd_count;
+    if (counts > size) /* each takes at least a byte */
+        return -EINVAL;
+    /* One block: request, argv, envp, the plan's copy, fd_source. */
+    size_t pointers = ((size_t)header.argv_count + header.envp_count + 2) * sizeof(char *);
+    size_t plan_size = ((size_t)size + 7) & ~(size_t)7;
+    *ret_step = AVF_STEP_MEMORY;
+    struct avf_request *r = malloc(sizeof *r + pointers + plan_size + header.fd_count * sizeof(int32_t));
+    if (!r)
+        return -ENOMEM;
+    const char **argv = (const char **)(r + 1);
+    char *copy = (char *)r + sizeof *r + pointers;
+    memcpy(copy, plan, size);
+    *r = (struct avf_request){
+        .plan = (const avf_plan *)copy,
+        .argv = argv,
+        .envp = argv + header.argv_count + 1,
+        .fd_source = (int32_t *)(copy + plan_size),
+        .stdio_source = {-1, -1, -1},
+        .child_end = {-1, -1, -1},
+        .parent_end = {-1, -1, -1},
+        .pidfd = -1,
+        .submitted_ns = avf_now(),
+    };
+    *ret_step = AVF_STEP_PLAN;
+    int error = avf_plan_check(copy, size);
+    if (error < 0) {
+        free(r);
+        return error;
+    }
+    memset(r->fd_source, -1, header.fd_count * sizeof(int32_t));
+    sys_sigmask(SIG_BLOCK, NULL, &r->sigmask);
+    *ret_step = AVF_STEP_DUP_FDS;
+    error = request_dup_fds(r);
+    if (error < 0) {
+        avf_request_free(r);
+        return error;
+    }
+    *ret_request = r;
+    return 0;
+}
+
+/* THREAD any. */
+void avf_request_free(struct avf_request *r)
+{
+    close_all(r->stdio_source, 3);
+    close_all(r->child_end, 3);
+    close_all(r->parent_end, 3);
+    close_all(r->fd_source, r->plan->fd_count);
+    free(r);
+}
+
+/* THREAD any. */
+int avf_thread_start(void *(*entry)(void *), void *arg)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    uint64_t birth = ~SPAWN_LIBC_SIGNALS, mask;
+    int error = pthread_attr_init(&attributes);
+    if (error)
+        return -error;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    if (!small_stack_refused)
+        pthread_attr_setstacksize(&attributes, AVF_WORKER_STACK);
+    sys_sigmask(SIG_SETMASK, &birth, &mask);
+    error = pthread_create(&thread, &attributes, entry, arg);
+    sys_sigmask(SIG_SETMASK, &mask, NULL);
+    pthread_attr_destroy(&attributes);
+    if (error == EINVAL && !small_stack_refused) {
+        /* glibc carves static TLS out of the stack; a library loaded with much of it leaves too little. */
+        small_stack_refused = 1;
+        return avf_thread_start(entry, arg);
+    }
+    return -error;
+}
+
+/* THREAD worker|reaper. */
+void avf_kill_and_reap(int pidfd)
+{
+    siginfo_t info;
+    sys_pidfd_send_signal(pidfd, SIGKILL);
+    while (sys_waitid_pidfd(pidfd, &info, WEXITED | AVF_WALL, NULL) == -EINTR)
+        ;
+    close(pidfd);
+}
+
+/* THREAD worker. The pipes' numbers appear in the request under the lock, whole, for fork(). */
+static int worker_make_pipes(struct avf_request *r, int32_t *ret_step)
+{
+    int32_t child_end[3] = {-1, -1, -1}, parent_end[3] = {-1, -1, -1};
+    int error = 0, wanted = 0;
+    for (int i = 0; i < 3 && error == 0; i++) {
+        int ends[2];
+        if (r->plan->stdio[i] != AVF_STDIO_PIPE)
+            continue;
+        wanted = 1;
+        *ret_step = AVF_STEP_PIPE;
+        if (pipe2(ends, O_CLOEXEC) < 0) {
+            error = -errno;
+            break;
+        }
+        child_end[i] = ends[i != 0];
+        parent_end[i] = ends[i == 0];
+        if (fcntl(parent_end[i], F_SETFL, O_NONBLOCK) < 0)
+            error = -errno;
+        *ret_step = AVF_STEP_PIPESIZE;
+        if (r->plan->pipesize > 0 && fcntl(parent_end[i], F_SETPIPE_SZ, r->plan->pipesize) < 0)
+            error = -errno;
+    }
+    if (wanted) {
+        avf_lock();
+        memcpy(r->child_end, child_end, sizeof child_end);
+        memcpy(r->parent_end, parent_end, sizeof parent_end);
+        avf_unlock();
+    }
+    return error;
+}
+
+/* THREAD worker. The child's view of the descriptors. RETURNS the number above all sources. */
+static uint32_t worker_resolve_fds(const struct avf_request *r, struct avf_child *child)
+{
+    int32_t highest = 2;
+    for (int i = 0; i < 3; i++) {
+        int kind = r->plan->stdio[i], fd = AVF_CHILD_CLOSED;
+        if (kind == AVF_STDIO_PIPE)
+            fd = r->child_end[i];
+        else if (kind == AVF_STDIO_DEVNULL)
+            fd = AVF_STDIO_DEVNULL;
+        else if (kind == AVF_STDIO_STDOUT)
+            fd = child->stdio_source[1];
+        else
+            fd = r->stdio_source[i];
+        child->stdio_source[i] = fd;
+        highest = fd > highest ? fd : highest;
+    }
+    for (uint32_t i = 0; i < r->plan->fd_count; i++)
+        highest = r->fd_source[i] > highest ? r->fd_source[i] : highest;
+    return (uint32_t)highest + 1;
+}
+
+/* THREAD worker. Takes the pidfd back from those who might signal through it. */
+static int worker_take_pidfd(struct avf_request *r)
+{
+    avf_lock();
+    int pidfd = r->pidfd;
+    r->pidfd = -1;
+    avf_unlock();
+    return pidfd;
+}
+
+/* THREAD worker. SIGNALS all blocked during the window. One attempt at a child. RETURNS the pid or -errno of
+ * clone; the report tells about the rest. */
+static long worker_clone(struct avf_request *r, struct avf_child *child, int32_t engine, uint64_t birth_mask)
+{
+    _Alignas(16) char stack[AVF_CHILD_STACK];
+    uint64_t all = ~0ULL, flags = 0;
+    int report_pipe[2] = {-1, -1};
+    long pid;
+
+    child->report->error = 0;
+    child->report->step = AVF_STEP_CLONE;
+    if (engine & AVF_REPORT_PIPE && pipe2(report_pipe, O_CLOEXEC) < 0)
+        return -errno;
+    child->report_fd = report_pipe[1];
+    child->reset_handlers = !(engine & AVF_ENGINE_CLONE3) || avf_probe_once()->clear_sighand != 0;
+    if (!child->reset_handlers)
+        flags |= AVF_CLONE_CLEAR_SIGHAND;
+    if (child->unshare_from)
+        flags |= AVF_CLONE_FILES;
+    sys_sigmask(SIG_SETMASK, &all, NULL);
+    pid = avf_engine_clone((engine & AVF_ENGINE_CLONE3) != 0, flags, stack, sizeof stack, avf_child_run,
+                           child, (int32_t *)&r->pidfd);
+    sys_sigmask(SIG_SETMASK, &birth_mask, NULL);
+    if (report_pipe[0] >= 0) {
+        char none;
+        close(report_pipe[1]);
+        if (pid > 0) /* the end of file is the exec, or the exit */
+            while (read(report_pipe[0], &none, 1) < 0 && errno == EINTR)
+                ;
+        close(report_pipe[0]);
+    }
+    return pid;
+}
+
+/* THREAD worker. A child exists. RETURNS 1 if it reached exec, else 0, and then it has been reaped.
+ * Until exec a child's exit signal is 0, exec makes it SIGCHLD (de_thread in fs/exec.c, before the
+ * parent resumes): so a wait for children of other exit signals only tells the two apart. */
+static int worker_child_reached_exec(const struct avf_report *report, int pidfd, int32_t *ret_status)
+{
+    siginfo_t info = {0};
+    int error;
+    unsigned which = report->error ? AVF_WALL : AVF_WCLONE;
+    while ((error = sys_waitid_pidfd(pidfd, &info, WEXITED | which, NULL)) == -EINTR)
+        ;
+    if (error == 0)
+        *ret_status = info.si_code == CLD_EXITED ? info.si_status << 8 : info.si_status;
+    return error < 0 && !report->error;
+}
+
+/* THREAD worker. Everything from the pipes to a child that runs its program, or the reason why not. */
+static void worker_run(struct avf_request *r, uint64_t birth_mask, struct outcome *o)
+{
+    struct avf_report *report = r->seat->report;
+    int32_t engine = avf_probe_engine();
+    struct avf_child child = {
+        .plan = r->plan,
+        .report = report,
+        .argv = r->argv,
+        .envp = r->envp,
+        .fd_source = r->fd_source,
+        .sigmask = r->sigmask,
+    };
+    o->step = AVF_STEP_PROBE;
+    o->error = avf_probe_once()->pidfd_wait ? ENOSYS : report->cancel;
+    if (o->error)
+        return;
+    avf_plan_split(r->plan, r->plan->argv_offset, r->plan->argv_count, r->argv);
+    avf_plan_split(r->plan, r->plan->envp_offset, r->plan->envp_count, r->envp);
+    o->error = -worker_make_pipes(r, &o->step);
+    if (o->error)
+        return;
+    uint32_t above = worker_resolve_fds(r, &child);
+    if (r->plan->flags & AVF_PLAN_CLOSE_FDS && above <= SPAWN_UNSHARE_BELOW && !(engine & AVF_REPORT_PIPE) &&
+        !avf_probe_once()->close_range && !unshare_refused)
+        child.unshare_from = above;
+
+    for (;;) {
+        long pid = worker_clone(r, &child, engine, birth_mask);
+        o->flags = engine | (child.unshare_from ? AVF_FDS_UNSHARED : 0);
+        o->resumed_ns = avf_now();
+        if (pid < 0 && engine & AVF_ENGINE_CLONE3 && avf_engine_refused(pid)) {
+            engine &= ~AVF_ENGINE_CLONE3; /* a sandbox that came after the probe */
+            continue;
+        }
+        if (pid < 0) {
+            o->step = AVF_STEP_CLONE;
+            o->error = (int32_t)-pid;
+            return;
+        }
+        o->pid = (int32_t)pid;
+        int reached = worker_child_reached_exec(report, r->pidfd, &o->status);
+        o->pidfd = worker_take_pidfd(r);
+        if (reached && !report->cancel)
+            return;
+        if (reached)
+            avf_kill_and_reap(o->pidfd);
+        else
+            close(o->pidfd);
+        o->pidfd = -1;
+        o->step = report->step;
+        o->error = report->cancel ? report->cancel : report->error;
+        if (o->step != AVF_STEP_UNSHARE_FDS || !o->error || report->cancel)
+            return;
+        unshare_refused = 1;
+        child.unshare_from = 0;
+    }
+}
+
+/* THREAD worker, under the lock. A child is running its program. RETURNS 0 if the port takes it, else
+ * the errno that the spawn fails with. */
+static int32_t worker_hand_over(const struct avf_request *r, int pidfd)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = r->slot->ticket};
+    if (r->seat->report->cancel)
+        return r->seat->report->cancel;
+    if (r->port->closed)
+        return ECANCELED;
+    return epoll_ctl(r->port->epoll_fd, EPOLL_CTL_ADD, pidfd, &event) < 0 ? errno : 0;
+}
+
+/* THREAD worker, under the lock. */
+static void worker_fill_slot(struct avf_request *r, const struct outcome *o)
+{
+    struct avf_slot *slot = r->slot;
+    int64_t child_ns = r->seat->report->started_ns;
+    slot->state = AVF_SLOT_POSTED;
+    slot->pid = o->pid;
+    slot->pidfd = o->pidfd;
+    slot->error = o->error;
+    slot->step = o->step;
+    slot->status = o->status;
+    slot->flags = o->flags;
+    slot->queue_ns = o->started_ns - r->submitted_ns;
+    if (child_ns) {
+        slot->clone_ns = child_ns - o->started_ns;
+        slot->exec_ns = o->resumed_ns - child_ns;
+    }
+    if (o->pidfd >= 0) {
+        memcpy(slot->parent_end, r->parent_end, sizeof slot->parent_end);
+        memset(r->parent_end, -1, sizeof r->parent_end);
+    }
+}
+
+/* THREAD worker. Hands the outcome to the port; a child that nobody wants any more is reaped first. */
+static void worker_post(struct avf_request *r, struct outcome *o)
+{
+    struct avf_port *port = r->port;
+    int32_t refused;
+
+    avf_lock();
+    if (o->pidfd >= 0 && (refused = worker_hand_over(r, o->pidfd)) != 0) {
+        avf_unlock();
+        avf_kill_and_reap(o->pidfd);
+        o->pidfd = -1;
+        o->error = refused;
+        o->step = AVF_STEP_PIDFD;
+        avf_lock();
+    }
+    r->slot->request = NULL;
+    if (port->closed) {
+        avf_state.counters.abandoned++;
+        avf_slot_release(r->slot);
+    } else {
+        worker_fill_slot(r, o);
+        avf_slots_append(&port->done, r->slot);
+        avf_port_signal(port);
+    }
+    avf_window_leave(r->seat);
+    port->in_flight--;
+    avf_port_wake_waiting(port);
+    avf_port_unreference(port);
+    avf_unlock();
+    avf_request_free(r);
+}
+
+/* THREAD worker. SIGNALS at birth all blocked but libc's. OWNS the request. */
+static void *worker_main(void *arg)
+{
+    struct avf_request *r = arg;
+    struct outcome o = {.pidfd = -1, .started_ns = avf_now()};
+    prctl(PR_SET_NAME, "aiovfork");
+    worker_run(r, ~SPAWN_LIBC_SIGNALS, &o);
+    worker_post(r, &o);
+    return NULL;
+}
+
+/* THREAD loop. */
+int avf_worker_start(struct avf_request *r)
+{
+    return avf_thread_start(worker_main, r);
+}

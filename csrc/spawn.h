@@ -1,0 +1,43 @@
+/* One spawn, from submit to post: the request and its worker. */
+#ifndef AVF_SPAWN_H
+#define AVF_SPAWN_H
+
+#include "state.h"
+
+struct avf_request {
+    /* immutable after submit */
+    const avf_plan *plan;
+    struct avf_slot *slot;
+    struct avf_port *port;
+    int64_t submitted_ns;
+    uint64_t sigmask; /* the caller's */
+    /* immutable once the worker runs */
+    struct avf_seat *seat;
+    const char **argv, **envp; /* filled by the worker */
+    int32_t *fd_source;        /* duplicates of the plan's pass_fds */
+    /* duplicates of the caller's stdio, or -1. Owned; guarded by lock, like the ends of the pipes */
+    int32_t stdio_source[3];
+    int32_t child_end[3], parent_end[3];
+    /* written by the kernel in the middle of clone, taken back under the lock */
+    volatile int32_t pidfd;
+};
+
+/* THREAD loop. Copies and checks the plan, duplicates the caller's descriptors, takes the caller's
+ * signal mask. RETURNS 0 or -errno with the failing step. */
+int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret_request, int32_t *ret_step);
+
+/* THREAD any. Closes what the request still owns. Not under the lock if a worker has run. */
+void avf_request_free(struct avf_request *request);
+
+/* THREAD loop. Not under the lock. Starts the worker of a request that holds a seat. RETURNS 0 or
+ * -errno (EAGAIN: RLIMIT_NPROC, pids cgroup), the request then untouched. */
+int avf_worker_start(struct avf_request *request);
+
+/* THREAD any. Starts a detached thread with every signal blocked that libc lets block. RETURNS 0 or
+ * -errno. */
+int avf_thread_start(void *(*entry)(void *), void *arg);
+
+/* THREAD any. Kills what pidfd names and reaps it, and closes pidfd; blocks until it is dead. */
+void avf_kill_and_reap(int pidfd);
+
+#endif

@@ -1,0 +1,156 @@
+/* Raw system calls, returning -errno.
+ *
+ * DESIGN. The child may call nothing of libc (no TLS, no locks, no cancellation points), and the
+ * worker wants signals 32 and 33 in its masks, which libc's wrappers filter out: so both call the
+ * kernel through this one header. Kernel structures that the oldest supported headers lack are
+ * declared here. Only calls that exist on every architecture are used (dup3, not dup2). */
+#ifndef AVF_SYS_H
+#define AVF_SYS_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#ifndef SYS_clone3
+#define SYS_clone3 435 /* the same on every architecture, as all since 424 */
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+
+#if defined(__x86_64__) && !defined(__ILP32__)
+#include "arch/x86_64.h"
+#elif defined(__aarch64__) && !defined(__ILP32__)
+#include "arch/aarch64.h"
+#else
+#include "arch/generic.h"
+#endif
+
+#define AVF_INLINE static inline __attribute__((always_inline))
+
+/* linux/sched.h */
+#define AVF_CLONE_VM            0x00000100ULL
+#define AVF_CLONE_FILES         0x00000400ULL
+#define AVF_CLONE_PIDFD         0x00001000ULL
+#define AVF_CLONE_VFORK         0x00004000ULL
+#define AVF_CLONE_CLEAR_SIGHAND 0x100000000ULL /* Linux 5.5 */
+
+/* linux/close_range.h */
+#define AVF_CLOSE_RANGE_UNSHARE 2U
+
+/* linux/wait.h; glibc has P_PIDFD since 2.36 */
+#define AVF_P_PIDFD 3
+#define AVF_WALL    0x40000000 /* __WALL: children of any exit signal */
+#define AVF_WCLONE  0x80000000 /* __WCLONE: only those whose exit signal is not SIGCHLD */
+
+#define AVF_SIGNALS 64 /* Linux' _NSIG on every supported architecture */
+
+/* struct clone_args, CLONE_ARGS_SIZE_VER0 (Linux 5.3). */
+struct sys_clone_args {
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+};
+
+/* The kernel's struct sigaction differs between architectures behind its first word only, and all
+ * zeros mean SIG_DFL on each. */
+struct sys_sigaction {
+    void *handler;
+    unsigned long rest[7];
+};
+
+/* struct pidfd_info, PIDFD_INFO_SIZE_VER0 (Linux 6.13; exit_code 6.15). */
+struct sys_pidfd_info {
+    uint64_t mask, cgroupid;
+    uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+    int32_t exit_code;
+};
+#define AVF_PIDFD_INFO_EXIT (1ULL << 3)
+#define AVF_PIDFD_GET_INFO  0xc040ff0bUL /* _IOWR(0xFF, 11, struct pidfd_info) */
+
+#define AVF_SYS6(n, a, b, c, d, e, f)                                                                        \
+    arch_syscall(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+#define AVF_SYS4(n, a, b, c, d) AVF_SYS6(n, a, b, c, d, 0, 0)
+
+/* THREAD any|child. */
+AVF_INLINE int sys_close(int fd)
+{
+    return (int)AVF_SYS4(SYS_close, fd, 0, 0, 0);
+}
+
+/* THREAD any|child. */
+AVF_INLINE int sys_fcntl(int fd, int command, long arg)
+{
+    return (int)AVF_SYS4(SYS_fcntl, fd, command, arg, 0);
+}
+
+/* THREAD any|child. Places old on new; old == new is EINVAL. */
+AVF_INLINE int sys_dup3(int old, int new, int flags)
+{
+    return (int)AVF_SYS4(SYS_dup3, old, new, flags, 0);
+}
+
+/* THREAD any|child. */
+AVF_INLINE int sys_open(const char *path, int flags)
+{
+    return (int)AVF_SYS4(SYS_openat, AT_FDCWD, path, flags, 0);
+}
+
+/* THREAD any|child. Linux 5.9; flags 5.9/5.11. */
+AVF_INLINE int sys_close_range(unsigned first, unsigned last, unsigned flags)
+{
+    return (int)AVF_SYS4(SYS_close_range, first, last, flags, 0);
+}
+
+/* THREAD any|child. Signals 32 and 33 included. */
+AVF_INLINE int sys_sigmask(int how, const uint64_t *set, uint64_t *ret_old)
+{
+    return (int)AVF_SYS4(SYS_rt_sigprocmask, how, set, ret_old, sizeof(uint64_t));
+}
+
+/* THREAD any|child. Signals 32 and 33 included. */
+AVF_INLINE int sys_sigaction(int signal, const struct sys_sigaction *new, struct sys_sigaction *ret_old)
+{
+    return (int)AVF_SYS4(SYS_rt_sigaction, signal, new, ret_old, sizeof(uint64_t));
+}
+
+/* THREAD any|child. */
+AVF_INLINE void sys_nanosleep(long nanoseconds)
+{
+    struct timespec request = {0, nanoseconds};
+    (void)AVF_SYS4(SYS_nanosleep, &request, 0, 0, 0);
+}
+
+/* THREAD any|child. Nanoseconds of CLOCK_MONOTONIC. */
+AVF_INLINE int64_t sys_now(void)
+{
+    struct timespec now = {0, 0};
+    (void)AVF_SYS4(SYS_clock_gettime, CLOCK_MONOTONIC, &now, 0, 0);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* THREAD any|child. A whole process (and the vfork child is one) ends. */
+AVF_INLINE __attribute__((noreturn)) void sys_exit_group(int code)
+{
+    for (;;)
+        (void)AVF_SYS4(SYS_exit_group, code, 0, 0, 0);
+}
+
+/* THREAD any. */
+AVF_INLINE int sys_pidfd_send_signal(int pidfd, int signal)
+{
+    return (int)AVF_SYS4(SYS_pidfd_send_signal, pidfd, signal, 0, 0);
+}
+
+/* THREAD any. libc's waitid has no rusage. */
+AVF_INLINE int sys_waitid_pidfd(int pidfd, siginfo_t *ret_info, unsigned options, void *ret_rusage)
+{
+    return (int)AVF_SYS6(SYS_waitid, AVF_P_PIDFD, pidfd, ret_info, options, ret_rusage, 0);
+}
+
+#endif
