@@ -18,6 +18,7 @@ from aiovfork import _plan
 from aiovfork._options import DEFAULT, Options, SpawnOptions, Stdio, StrOrBytesPath
 from aiovfork._port import port_of
 from aiovfork._process import Process
+from aiovfork._streams import StreamProtocol
 from aiovfork._transport import SubprocessTransport
 
 if TYPE_CHECKING:
@@ -98,9 +99,10 @@ async def subprocess_exec(
     """
     chosen = _chosen(options)
     _check_exec(chosen)
-    return await _spawn(
-        protocol_factory, (program, *args), stdin, stdout, stderr, chosen, _EXECUTE
-    )
+    loop = asyncio.get_running_loop()
+    protocol = protocol_factory()
+    transport = await _spawn(loop, protocol, (program, *args), stdin, stdout, stderr, chosen, _EXECUTE)
+    return transport, protocol
 
 
 async def subprocess_shell(
@@ -115,7 +117,10 @@ async def subprocess_shell(
     """Run a command with /bin/sh -c for a protocol. As loop.subprocess_shell, on the running loop."""
     chosen = _chosen(options)
     args = _shell_args(cmd, chosen)
-    return await _spawn(protocol_factory, args, stdin, stdout, stderr, chosen, _SHELL_COMMAND)
+    loop = asyncio.get_running_loop()
+    protocol = protocol_factory()
+    transport = await _spawn(loop, protocol, args, stdin, stdout, stderr, chosen, _SHELL_COMMAND)
+    return transport, protocol
 
 
 def _chosen(options: SpawnOptions) -> Options:
@@ -136,44 +141,42 @@ def _shell_args(cmd: Any, options: Options) -> tuple[StrOrBytesPath, ...]:
 
 
 async def _create(
-    args: Sequence[StrOrBytesPath], stdin: Stdio, stdout: Stdio, stderr: Stdio, limit: int, options: Options, what: str
+    args: Sequence[StrOrBytesPath],
+    stdin: Stdio,
+    stdout: Stdio,
+    stderr: Stdio,
+    limit: int,
+    options: Options,
+    what: str,
 ) -> Process:
     loop = asyncio.get_running_loop()
-    transport, protocol = await _spawn(
-        lambda: asyncio.subprocess.SubprocessStreamProtocol(limit=limit, loop=loop),
-        args,
-        stdin,
-        stdout,
-        stderr,
-        options,
-        what,
-    )
+    protocol = StreamProtocol(limit=limit, loop=loop)
+    transport = await _spawn(loop, protocol, args, stdin, stdout, stderr, options, what)
     return Process(transport, protocol, loop)
 
 
 async def _spawn(
-    protocol_factory: Callable[[], _ProtocolT],
+    loop: asyncio.AbstractEventLoop,
+    protocol: asyncio.SubprocessProtocol,
     args: Sequence[StrOrBytesPath],
     stdin: Stdio,
     stdout: Stdio,
     stderr: Stdio,
     options: Options,
     what: str,
-) -> tuple[SubprocessTransport, _ProtocolT]:
-    loop = asyncio.get_running_loop()
-    protocol = protocol_factory()
+) -> SubprocessTransport:
     plan = _plan.build(args, stdin, stdout, stderr, options)
     sys.audit("subprocess.Popen", plan.program, list(args), options.cwd, options.env)
     transport = SubprocessTransport(loop, port_of(loop), protocol, plan)
     if not loop.get_debug():
         await transport.start(options.spawn_timeout)
-        return transport, protocol
+        return transport
     # The arguments may be long or secret: only the program, or the shell's command, is named.
     what = f"{what} {(args[2] if what is _SHELL_COMMAND else args[0])!r}"
     logger.debug("%s", " ".join([what, *_describe_stdio(stdin, stdout, stderr)]))
     await transport.start(options.spawn_timeout)
     logger.info("%s: %r", what, transport)
-    return transport, protocol
+    return transport
 
 
 def _describe_stdio(stdin: Stdio, stdout: Stdio, stderr: Stdio) -> list[str]:

@@ -4,7 +4,7 @@ Theory of operation. A transport is in one of the states below, and only _STEPS 
 waits for is what the state says: the spawn (SUBMITTED), its pipes (CONNECTING, EARLY_EXIT), the exit
 (RUNNING), the ends of the pipes (DRAINING). Until the pipes are connected the protocol knows nothing of
 the child, and what happens meanwhile is kept for it, so that connection_made always comes first. But for
-connection_made, the protocol is called through call_soon, as asyncio does it.
+connection_made, a protocol of the application is called through call_soon, as asyncio does it.
 
 Layer: above the port. Thread: the loop's.
 """
@@ -12,7 +12,6 @@ Layer: above the port. Thread: the loop's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import errno
 import io
@@ -29,6 +28,7 @@ from aiovfork._pipes import PipeProtocol, connect_pipe
 from aiovfork._plan import Plan
 from aiovfork._popen import PopenView
 from aiovfork._port import CompletionPort, Spawned
+from aiovfork._streams import StreamProtocol
 
 if sys.platform != "linux":  # pragma: no cover
     raise ImportError("aiovfork needs Linux")
@@ -49,6 +49,9 @@ class State(enum.Enum):
     CLOSED = "closed"
     FAILED = "failed"
 
+    # By identity: Enum's own is a Python function, and this is on the path of every spawn.
+    __hash__ = object.__hash__
+
 
 class _Step(enum.Enum):
     SUBMIT = enum.auto()
@@ -57,6 +60,8 @@ class _Step(enum.Enum):
     CONNECTED = enum.auto()
     EXITED = enum.auto()
     PIPES_ENDED = enum.auto()
+
+    __hash__ = object.__hash__
 
 
 _STEPS: Final = {
@@ -70,6 +75,11 @@ _STEPS: Final = {
     (State.DRAINING, _Step.PIPES_ENDED): State.CLOSED,
 }
 _ALIVE: Final = frozenset({State.CONNECTING, State.RUNNING})
+_NO_ENDS: Final = (-1, -1, -1)
+
+
+def _call_now(callback: Callable[..., None], *args: Any) -> None:
+    callback(*args)
 
 
 class SpawnInfo(NamedTuple):
@@ -95,6 +105,18 @@ class SpawnInfo(NamedTuple):
 class SubprocessTransport(asyncio.SubprocessTransport):
     """A child process, as asyncio.SubprocessTransport describes it."""
 
+    # What most children never change lives on the class.
+    _state = State.NEW
+    _closing = False
+    _ticket = 0
+    _event: Spawned | None = None
+    _started: asyncio.Future[None]
+    _ended: asyncio.Future[None] | None = None
+    _spawn_timeout: float | None = None
+    _returncode: int | None = None
+    _exit_flags = 0
+    _rusage: bytes | None = None
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -102,24 +124,14 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         protocol: asyncio.SubprocessProtocol,
         plan: Plan,
     ) -> None:
-        super().__init__()
         self._loop = loop
         self._port = port
         self._protocol = protocol
         self._plan = plan
-        self._state = State.NEW
-        self._closing = False
-        self._ticket = 0
-        self._event: Spawned | None = None
-        self._started: asyncio.Future[None] | None = None
-        self._ended: asyncio.Future[None] | None = None
-        self._spawn_timeout: float | None = None
+        self._schedule: Callable[..., object] = _call_now if type(protocol) is StreamProtocol else loop.call_soon
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._pipes: dict[int, asyncio.BaseTransport] = {}
         self._open_pipes: set[int] = set()
-        self._returncode: int | None = None
-        self._exit_flags = 0
-        self._rusage: bytes | None = None
         self._exit_waiters: list[asyncio.Future[None]] = []
 
     # ---- the way to a running child ----
@@ -155,7 +167,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         assert self._event is not None
         ends = self._event.parent_end
         files = {fd: io.FileIO(ends[fd], "wb" if fd == 0 else "rb") for fd in sorted(self._open_pipes)}
-        self._event = self._event._replace(parent_end=(-1, -1, -1))
+        self._event = self._event._replace(parent_end=_NO_ENDS)
         try:
             for fd in list(files):
                 self._pipes[fd] = await connect_pipe(self._loop, PipeProtocol(self, fd), files[fd])
@@ -180,17 +192,18 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         """Note the child; whoever awaits start() goes on."""
         self._move(_Step.SPAWNED)
         self._event = event
-        self._open_pipes = {fd for fd in range(3) if event.parent_end[fd] >= 0}
+        if event.parent_end != _NO_ENDS:
+            self._open_pipes = {fd for fd in range(3) if event.parent_end[fd] >= 0}
         if self._closing:
             self._close_parent_ends()
             self._port.dispose(self._ticket)
-        elif self._started is not None and not self._started.done():
-            self._started.set_result(None)
+        else:
+            self._wake(self._started)
 
     def failed(self, error: int, step: int, status: int) -> None:
         """Tell whoever awaits start() what went wrong."""
         self._move(_Step.FAILED)
-        if self._started is not None and not self._started.done():
+        if not self._started.done():
             if error == errno.ETIMEDOUT and self._spawn_timeout is not None:
                 exc: OSError = timeout_error(self._plan, self._spawn_timeout, step)
             else:
@@ -228,7 +241,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if self._state in (State.CONNECTING, State.EARLY_EXIT):
             self._pending.append((callback, args))
         else:
-            self._loop.call_soon(callback, *args)
+            self._schedule(callback, *args)
 
     def _connected(self) -> None:
         """The protocol hears of the child, then of all that has happened since."""
@@ -241,9 +254,9 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._loop.call_exception_handler(
                 {"message": "connection_made failed", "exception": exc, "transport": self, "protocol": self._protocol}
             )
-        for callback, args in self._pending:
-            self._loop.call_soon(callback, *args)
-        self._pending.clear()
+        pending, self._pending = self._pending, []
+        for callback, args in pending:
+            self._schedule(callback, *args)
         if self._loop.get_debug():
             logger.debug("process %r created: pid %s", self._plan.program, self.get_pid())
         self._finish_if_drained()
@@ -262,7 +275,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if self._state is State.DRAINING and not self._open_pipes:
             self._move(_Step.PIPES_ENDED)
             self._closing = True
-            self._loop.call_soon(self._protocol.connection_lost, None)
+            self._schedule(self._protocol.connection_lost, None)
 
     # ---- asyncio.SubprocessTransport ----
 
@@ -339,9 +352,10 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._exit_waiters.append(waiter)
             try:
                 await waiter
-            finally:
-                with contextlib.suppress(ValueError):
+            except asyncio.CancelledError:
+                if waiter in self._exit_waiters:  # one that is cancelled again and again must not pile up
                     self._exit_waiters.remove(waiter)
+                raise
         assert self._returncode is not None
         return self._returncode
 
@@ -381,11 +395,12 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def _close_parent_ends(self) -> None:
         """Close the ends of pipes that no pipe transport owns yet."""
-        if self._event is not None:
-            for fd in self._event.parent_end:
+        event = self._event
+        if event is not None and event.parent_end != _NO_ENDS:
+            self._event = event._replace(parent_end=_NO_ENDS)
+            for fd in event.parent_end:
                 if fd >= 0:
                     os.close(fd)
-            self._event = self._event._replace(parent_end=(-1, -1, -1))
 
     def __repr__(self) -> str:
         info = [type(self).__name__, self._state.value]

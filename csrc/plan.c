@@ -95,3 +95,34 @@ int avf_plan_check(const void *block, uint32_t size)
         return -EINVAL;
     return 0;
 }
+
+/* THREAD any. */
+const char *avf_step_name(int32_t step)
+{
+    static const char *const names[AVF_STEP_COUNT] = {
+        [AVF_STEP_NONE] = "none",
+        [AVF_STEP_PLAN] = "plan",
+        [AVF_STEP_DUP_FDS] = "dup fds",
+        [AVF_STEP_MEMORY] = "memory",
+        [AVF_STEP_THREAD] = "thread",
+        [AVF_STEP_PROBE] = "probe",
+        [AVF_STEP_PIPE] = "pipe",
+        [AVF_STEP_PIPESIZE] = "pipesize",
+        [AVF_STEP_CLONE] = "clone",
+        [AVF_STEP_PIDFD] = "pidfd",
+        [AVF_STEP_UNSHARE_FDS] = "unshare fds",
+        [AVF_STEP_SIGNALS] = "signals",
+        [AVF_STEP_DEVNULL] = "devnull",
+        [AVF_STEP_PASS_FDS] = "pass fds",
+        [AVF_STEP_STDIO] = "stdio",
+        [AVF_STEP_CHDIR] = "chdir",
+        [AVF_STEP_UMASK] = "umask",
+        [AVF_STEP_RESTORE_SIGNALS] = "restore signals",
+        [AVF_STEP_SETSID] = "setsid",
+        [AVF_STEP_SETPGID] = "setpgid",
+        [AVF_STEP_CLOSE_FDS] = "close fds",
+        [AVF_STEP_SIGMASK] = "sigmask",
+        [AVF_STEP_EXEC] = "exec",
+    };
+    return step >= 0 && step < AVF_STEP_COUNT ? names[step] : "unknown";
+}

@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "spawn.h"
+#include "port.h"
 
 struct avf_state avf_state = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -199,10 +199,10 @@ int avf_state_ready(void)
 
 /* THREAD any, under the lock. The bound counts only workers that are not stuck (a hung exec, a dead
  * NFS server): those must starve nobody. Where several loops wait, each may hold its share. */
-int avf_window_admits(const struct avf_port *port, int64_t now)
+int avf_window_admits(uint32_t port_in_flight, int waits, int64_t now)
 {
     uint32_t in_flight = (uint32_t)avf_state.counters.in_flight;
-    uint32_t others = avf_state.waiting_ports - (port->queue.head != NULL);
+    uint32_t others = avf_state.waiting_ports - (waits != 0);
     uint32_t share = avf_state.bound / (1 + others);
     if (!avf_state.seats_free)
         return 0;
@@ -212,7 +212,7 @@ int avf_window_admits(const struct avf_port *port, int64_t now)
             return 0;
         in_flight--;
     }
-    return in_flight < avf_state.bound && (others == 0 || port->in_flight < (share ? share : 1));
+    return in_flight < avf_state.bound && (others == 0 || port_in_flight < (share ? share : 1));
 }
 
 /* THREAD any, under the lock. */
@@ -248,4 +248,12 @@ void avf_window_leave(struct avf_seat *seat)
     seat->next = avf_state.seats_free;
     avf_state.seats_free = seat;
     avf_state.counters.in_flight--;
+}
+
+/* THREAD any. */
+void avf_stats(avf_counters *ret_counters)
+{
+    avf_lock();
+    *ret_counters = avf_state.counters;
+    avf_unlock();
 }

@@ -53,19 +53,6 @@ struct avf_slots {
     struct avf_slot *head, *tail;
 };
 
-struct avf_port {
-    /* immutable after open, until close */
-    int epoll_fd, event_fd, timer_fd;
-    /* guarded by lock */
-    struct avf_port *previous, *next; /* all open ports */
-    struct avf_slots queue;           /* QUEUED, oldest first */
-    struct avf_slots done;            /* POSTED */
-    struct avf_slots unreaped;        /* ALIVE, readable but without a status: ptraced */
-    uint32_t in_flight;
-    uint32_t references; /* Python's one, and one for each worker */
-    uint8_t closed, signalled, timer_armed;
-};
-
 /* guarded by lock, but for the report */
 struct avf_seat {
     struct avf_report *report;
@@ -113,19 +100,10 @@ struct avf_slot *avf_slot_find(uint64_t ticket);
  * the bound. RETURNS 0 or -ENOMEM. */
 int avf_state_ready(void);
 
-/* THREAD any, under the lock. Whether port may have one more worker in the window now. */
-int avf_window_admits(const struct avf_port *port, int64_t now);
+/* THREAD any, under the lock. Whether a port with so many workers in the window may have one more now;
+ * waits tells whether it is itself among those that wait. */
+int avf_window_admits(uint32_t port_in_flight, int waits, int64_t now);
 struct avf_seat *avf_window_enter(int64_t now);
 void avf_window_leave(struct avf_seat *seat);
-
-/* THREAD any, under the lock. */
-void avf_port_enqueue(struct avf_port *port, struct avf_slot *slot);
-void avf_port_dequeue(struct avf_port *port, struct avf_slot *slot);
-/* THREAD any, under the lock. Makes the port readable. */
-void avf_port_signal(struct avf_port *port);
-/* THREAD any, under the lock. Wakes a port, other than this, that waits for a place in the window. */
-void avf_port_wake_waiting(const struct avf_port *except);
-/* THREAD any, under the lock. */
-void avf_port_unreference(struct avf_port *port);
 
 #endif

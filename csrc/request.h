@@ -1,6 +1,6 @@
-/* One spawn, from submit to post: the request and its worker. */
-#ifndef AVF_SPAWN_H
-#define AVF_SPAWN_H
+/* One request, from submit to post: everything that is needed to start a child. */
+#ifndef AVF_REQUEST_H
+#define AVF_REQUEST_H
 
 #include "state.h"
 
@@ -28,16 +28,5 @@ int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret
 
 /* THREAD any. Closes what the request still owns. Not under the lock if a worker has run. */
 void avf_request_free(struct avf_request *request);
-
-/* THREAD loop. Not under the lock. Starts the worker of a request that holds a seat. RETURNS 0 or
- * -errno (EAGAIN: RLIMIT_NPROC, pids cgroup), the request then untouched. */
-int avf_worker_start(struct avf_request *request);
-
-/* THREAD any. Starts a detached thread with every signal blocked that libc lets block. RETURNS 0 or
- * -errno. */
-int avf_thread_start(void *(*entry)(void *), void *arg);
-
-/* THREAD any. Kills what pidfd names and reaps it, and closes pidfd; blocks until it is dead. */
-void avf_kill_and_reap(int pidfd);
 
 #endif

@@ -1,9 +1,9 @@
 /* DESIGN: the worker.
  *
- * What: one short-lived pthread per spawn makes the pipes, clones with vfork semantics, finds out how
- *     it went, posts the outcome and ends.
- * Where: avf_request_create and avf_worker_start on the thread that asks, so that the worker, and
- *     with it the child, inherits that thread's confinement; the rest on the worker.
+ * What: a short-lived pthread makes the pipes, clones with vfork semantics, finds out how it went and
+ *     posts the outcome; it goes on with requests that were queued before it was born, then ends.
+ * Where: avf_worker_start on the thread that asks, so that the worker, and with it the child,
+ *     inherits that thread's confinement; the rest on the worker.
  * Invariants: every signal, 32 and 33 included, is blocked while a child shares our memory, and
  *     unblocked before the worker waits for anything else or ends: a thread that keeps 33 blocked
  *     makes setuid() hang for good (glibc signals every thread). The pidfd is in the request before
@@ -11,7 +11,7 @@
  *     report's `cancel` and then kill through the pidfd; the child looks at `cancel` first of all, so
  *     one of the two always bites.
  * Deliberately absent: Python, the GIL, and any retry that could start a program twice. */
-#include "spawn.h"
+#include "worker.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,14 +22,13 @@
 
 #include "engine.h"
 #include "plan.h"
+#include "port.h"
 #include "probe.h"
 #include "sys.h"
-
-/* The signals that libc uses between threads (SIGCANCEL, SIGSETXID). */
-#define SPAWN_LIBC_SIGNALS (1ULL << 31 | 1ULL << 32)
+#include "thread.h"
 
 /* Up to this number of a source, unsharing the table in the child copies less than clone would. */
-enum { SPAWN_UNSHARE_BELOW = 256 };
+enum { WORKER_UNSHARE_BELOW = 256 };
 
 /* worker only until posted */
 struct outcome {
@@ -39,128 +38,6 @@ struct outcome {
 };
 
 static _Atomic int unshare_refused; /* seen once, by any worker: close_range(UNSHARE) does not work */
-static _Atomic int small_stack_refused;
-
-/* THREAD any. Closes count descriptors where there are any. */
-static void close_all(const int32_t *fds, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
-}
-
-/* THREAD loop. A queued request must not inherit a number that has been reused since. */
-static int request_dup_fds(struct avf_request *r)
-{
-    for (int i = 0; i < 3; i++) {
-        int wanted = r->plan->stdio[i] == AVF_STDIO_INHERIT ? i : r->plan->stdio[i];
-        if (wanted < 0)
-            continue;
-        r->stdio_source[i] = fcntl(wanted, F_DUPFD_CLOEXEC, 3);
-        if (r->stdio_source[i] < 0 && !(errno == EBADF && r->plan->stdio[i] == AVF_STDIO_INHERIT))
-            return -errno;
-    }
-    for (uint32_t i = 0; i < r->plan->fd_count; i++) {
-        r->fd_source[i] = fcntl(avf_plan_fds(r->plan)[i], F_DUPFD_CLOEXEC, 3);
-        if (r->fd_source[i] < 0)
-            return -errno;
-    }
-    return 0;
-}
-
-/* THREAD loop. */
-int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret_request, int32_t *ret_step)
-{
-    avf_plan header;
-    *ret_step = AVF_STEP_PLAN;
-    if (size < sizeof header)
-        return -EINVAL;
-    memcpy(&header, plan, sizeof header);
-    uint64_t counts = (uint64_t)header.argv_count + header.envp_count + header.fd_count;
-    if (counts > size) /* each takes at least a byte */
-        return -EINVAL;
-    /* One block: request, argv, envp, the plan's copy, fd_source. */
-    size_t pointers = ((size_t)header.argv_count + header.envp_count + 2) * sizeof(char *);
-    size_t plan_size = ((size_t)size + 7) & ~(size_t)7;
-    *ret_step = AVF_STEP_MEMORY;
-    struct avf_request *r = malloc(sizeof *r + pointers + plan_size + header.fd_count * sizeof(int32_t));
-    if (!r)
-        return -ENOMEM;
-    const char **argv = (const char **)(r + 1);
-    char *copy = (char *)r + sizeof *r + pointers;
-    memcpy(copy, plan, size);
-    *r = (struct avf_request){
-        .plan = (const avf_plan *)copy,
-        .argv = argv,
-        .envp = argv + header.argv_count + 1,
-        .fd_source = (int32_t *)(copy + plan_size),
-        .stdio_source = {-1, -1, -1},
-        .child_end = {-1, -1, -1},
-        .parent_end = {-1, -1, -1},
-        .pidfd = -1,
-        .submitted_ns = avf_now(),
-    };
-    *ret_step = AVF_STEP_PLAN;
-    int error = avf_plan_check(copy, size);
-    if (error < 0) {
-        free(r);
-        return error;
-    }
-    memset(r->fd_source, -1, header.fd_count * sizeof(int32_t));
-    sys_sigmask(SIG_BLOCK, NULL, &r->sigmask);
-    *ret_step = AVF_STEP_DUP_FDS;
-    error = request_dup_fds(r);
-    if (error < 0) {
-        avf_request_free(r);
-        return error;
-    }
-    *ret_request = r;
-    return 0;
-}
-
-/* THREAD any. */
-void avf_request_free(struct avf_request *r)
-{
-    close_all(r->stdio_source, 3);
-    close_all(r->child_end, 3);
-    close_all(r->parent_end, 3);
-    close_all(r->fd_source, r->plan->fd_count);
-    free(r);
-}
-
-/* THREAD any. */
-int avf_thread_start(void *(*entry)(void *), void *arg)
-{
-    pthread_attr_t attributes;
-    pthread_t thread;
-    uint64_t birth = ~SPAWN_LIBC_SIGNALS, mask;
-    int error = pthread_attr_init(&attributes);
-    if (error)
-        return -error;
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    if (!small_stack_refused)
-        pthread_attr_setstacksize(&attributes, AVF_WORKER_STACK);
-    sys_sigmask(SIG_SETMASK, &birth, &mask);
-    error = pthread_create(&thread, &attributes, entry, arg);
-    sys_sigmask(SIG_SETMASK, &mask, NULL);
-    pthread_attr_destroy(&attributes);
-    if (error == EINVAL && !small_stack_refused) {
-        /* glibc carves static TLS out of the stack; a library loaded with much of it leaves too little. */
-        small_stack_refused = 1;
-        return avf_thread_start(entry, arg);
-    }
-    return -error;
-}
-
-/* THREAD worker|reaper. */
-void avf_kill_and_reap(int pidfd)
-{
-    siginfo_t info;
-    sys_pidfd_send_signal(pidfd, SIGKILL);
-    while (sys_waitid_pidfd(pidfd, &info, WEXITED | AVF_WALL, NULL) == -EINTR)
-        ;
-    close(pidfd);
-}
 
 /* THREAD worker. The pipes' numbers appear in the request under the lock, whole, for fork(). */
 static int worker_make_pipes(struct avf_request *r, int32_t *ret_step)
@@ -298,7 +175,7 @@ static void worker_run(struct avf_request *r, uint64_t birth_mask, struct outcom
     if (o->error)
         return;
     uint32_t above = worker_resolve_fds(r, &child);
-    if (r->plan->flags & AVF_PLAN_CLOSE_FDS && above <= SPAWN_UNSHARE_BELOW && !(engine & AVF_REPORT_PIPE) &&
+    if (r->plan->flags & AVF_PLAN_CLOSE_FDS && above <= WORKER_UNSHARE_BELOW && !(engine & AVF_REPORT_PIPE) &&
         !avf_probe_once()->close_range && !unshare_refused)
         child.unshare_from = above;
 
@@ -369,10 +246,12 @@ static void worker_fill_slot(struct avf_request *r, const struct outcome *o)
     }
 }
 
-/* THREAD worker. Hands the outcome to the port; a child that nobody wants any more is reaped first. */
-static void worker_post(struct avf_request *r, struct outcome *o)
+/* THREAD worker. Hands the outcome to the port; a child that nobody wants any more is reaped first.
+ * RETURNS the request that this worker starts next, or NULL. */
+static struct avf_request *worker_post(struct avf_request *r, struct outcome *o, int64_t born_ns)
 {
     struct avf_port *port = r->port;
+    struct avf_request *next;
     int32_t refused;
 
     avf_lock();
@@ -393,22 +272,30 @@ static void worker_post(struct avf_request *r, struct outcome *o)
         avf_slots_append(&port->done, r->slot);
         avf_port_signal(port);
     }
-    avf_window_leave(r->seat);
-    port->in_flight--;
+    port->references++; /* ours, beside the seat's */
+    avf_port_unseat(port, r->seat);
+    next = avf_port_next(port, born_ns, o->resumed_ns);
     avf_port_wake_waiting(port);
     avf_port_unreference(port);
     avf_unlock();
     avf_request_free(r);
+    return next;
 }
 
-/* THREAD worker. SIGNALS at birth all blocked but libc's. OWNS the request. */
+/* THREAD worker. SIGNALS at birth all blocked but libc's. OWNS the request, then those that follow:
+ * what was in the queue when this thread was created could have been its own, since it inherited
+ * the caller's confinement after that call too. What came later gets a thread that was born later. */
 static void *worker_main(void *arg)
 {
     struct avf_request *r = arg;
-    struct outcome o = {.pidfd = -1, .started_ns = avf_now()};
+    int64_t born_ns = r->seat->started_ns; /* on the creator's thread, before pthread_create */
     prctl(PR_SET_NAME, "aiovfork");
-    worker_run(r, ~SPAWN_LIBC_SIGNALS, &o);
-    worker_post(r, &o);
+    while (r) {
+        struct outcome o = {.pidfd = -1, .started_ns = avf_now()};
+        o.resumed_ns = o.started_ns;
+        worker_run(r, ~AVF_LIBC_SIGNALS, &o);
+        r = worker_post(r, &o, born_ns);
+    }
     return NULL;
 }
 

@@ -1,0 +1,50 @@
+/* The completion port, for those who post to it and those who end things. */
+#ifndef AVF_PORT_H
+#define AVF_PORT_H
+
+#include "request.h"
+
+struct avf_port {
+    /* immutable after open, until close */
+    int epoll_fd, event_fd, timer_fd;
+    /* guarded by lock */
+    struct avf_port *previous, *next; /* all open ports */
+    struct avf_slots queue;           /* QUEUED, oldest first */
+    struct avf_slots done;            /* POSTED */
+    struct avf_slots unreaped;        /* ALIVE, readable but without a status: ptraced */
+    uint32_t in_flight;
+    uint32_t references; /* Python's one, and one for each worker */
+    uint8_t closed, signalled, timer_armed;
+};
+
+/* THREAD any, under the lock. */
+void avf_port_enqueue(struct avf_port *port, struct avf_slot *slot);
+void avf_port_dequeue(struct avf_port *port, struct avf_slot *slot);
+/* THREAD any, under the lock. Makes the port readable. */
+void avf_port_signal(struct avf_port *port);
+/* THREAD any, under the lock. Wakes a port, other than this, that waits for a place in the window. */
+void avf_port_wake_waiting(const struct avf_port *except);
+/* THREAD any, under the lock. */
+void avf_port_unreference(struct avf_port *port);
+
+/* THREAD any, under the lock. The next request in the queue that may enter the window now, seated; NULL
+ * where there is none. Only what was submitted before the time `before` is considered. */
+struct avf_request *avf_port_next(struct avf_port *port, int64_t before, int64_t now);
+
+/* THREAD any, under the lock. Takes a seat away again, and the port's reference that came with it. */
+void avf_port_unseat(struct avf_port *port, struct avf_seat *seat);
+
+/* THREAD any, under the lock. Ends a request that holds no seat, its slot in no list, with FAILED. */
+void avf_port_fail(struct avf_port *port, struct avf_slot *slot, int32_t error, int32_t step);
+
+/* THREAD any, under the lock. The timer brings the loop back when something may have changed that
+ * nobody posts: a stuck worker, the end of a ptrace. */
+void avf_port_arm_timer(struct avf_port *port);
+
+/* THREAD any. */
+void avf_port_close_fds(const struct avf_port *port);
+
+/* epoll data: a ticket, which is never one of these. */
+enum { AVF_PORT_EVENT = 0, AVF_PORT_TIMER = ~0U };
+
+#endif
