@@ -28,7 +28,7 @@ int32_t avf_cancel(uint64_t ticket, int32_t reason)
         avf_port_dequeue(slot->port, slot);
         avf_port_fail(slot->port, slot, reason, AVF_STEP_NONE);
     } else if (slot->state == AVF_SLOT_STARTED) {
-        slot->request->seat->report->cancel = reason; /* before the look at pidfd, see spawn.c */
+        slot->request->seat->report->cancel = reason; /* before the look at pidfd, see worker.c */
         if (slot->request->pidfd >= 0)
             sys_pidfd_send_signal(slot->request->pidfd, SIGKILL);
     } else {

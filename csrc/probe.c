@@ -3,7 +3,7 @@
  * What: which calls exist and are allowed, and whether vfork shares memory and suspends its caller,
  *     which it does not under valgrind and QEMU-user: there a failed exec would look like exit 127.
  * Where: on the first worker (so never on a loop's thread), or on the thread of doctor.
- * Invariants: facts are immutable once found. A sandbox may come later than the probe, so spawn.c
+ * Invariants: facts are immutable once found. A sandbox may come later than the probe, so worker.c
  *     still falls back at run time where a call is refused.
  * Deliberately absent: any judgement from the kernel's version number, which is only reported. */
 #include "probe.h"

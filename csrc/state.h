@@ -2,7 +2,7 @@
  *
  * DESIGN
  *
- * A spawn has three lives. A *request* (spawn.c) holds everything needed to start a child; it lives
+ * A spawn has three lives. A *request* (request.c) holds everything needed to start a child; it lives
  * from submit until its worker has posted the outcome. A *slot* is what a ticket names; it lives from
  * submit until Python has drained FAILED or EXITED, and is small, since there is one for each living
  * child. A *seat* is a place in the window, with a report in shared memory; it is held from the start

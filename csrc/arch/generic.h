@@ -1,4 +1,4 @@
-/* Other machines: libc's syscall(), and libc's clone() for the child (spawn.c).
+/* Other machines: libc's syscall(), and libc's clone() for the child (engine.c).
  *
  * syscall() writes errno, which is thread-local: the vfork child writes its suspended worker's, which
  * nobody reads. That is why only here the child's object may have an undefined symbol. */
