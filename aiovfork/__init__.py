@@ -8,9 +8,10 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 
 from aiovfork._api import create_subprocess_exec, create_subprocess_shell, subprocess_exec, subprocess_shell
 from aiovfork._binding import Stats, stats
+from aiovfork._events import SpawnInfo
 from aiovfork._options import SpawnOptions
 from aiovfork._process import Process
-from aiovfork._transport import SpawnInfo, SubprocessTransport
+from aiovfork._transport import SubprocessTransport
 
 __all__ = [
     "DEVNULL",

@@ -6,8 +6,6 @@ Layer: top. Thread: that of a running loop.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import os
 import subprocess
 import sys
 from asyncio.log import logger

@@ -12,7 +12,20 @@ from typing import Any, Final, Literal
 
 from aiovfork._core import ffi, lib
 
-__all__ = ["EVENT", "EVENT_SIZE", "PLAN", "PLAN_STEP", "Facts", "Stats", "ffi", "force", "lib", "probe", "stats", "step_name"]
+__all__ = [
+    "EVENT",
+    "EVENT_SIZE",
+    "PLAN",
+    "PLAN_STEP",
+    "Facts",
+    "Stats",
+    "ffi",
+    "force",
+    "lib",
+    "probe",
+    "stats",
+    "step_name",
+]
 
 #: avf_event up to the rusage: ticket, kind, pid, pidfd, error, step, status, flags, parent_end[3],
 #: queue_ns, clone_ns, exec_ns.

@@ -27,7 +27,7 @@ _EXPLAINED: Final = {
     lib.AVF_STEP_DUP_FDS: "duplicating the given file descriptors",
     lib.AVF_STEP_MEMORY: "allocating memory for the request",
     lib.AVF_STEP_THREAD: "creating the worker thread (RLIMIT_NPROC or the pids cgroup may be exhausted)",
-    lib.AVF_STEP_PROBE: "probing the kernel: Linux 5.4 or newer is needed (pidfd polling and waitid(P_PIDFD))",
+    lib.AVF_STEP_PROBE: "probing the kernel: Linux 5.4 or newer is needed (pidfd poll, waitid(P_PIDFD))",
     lib.AVF_STEP_PIPE: "creating the pipes",
     lib.AVF_STEP_PIPESIZE: "setting the size of a pipe (see /proc/sys/fs/pipe-max-size)",
     lib.AVF_STEP_CLONE: "creating the child (RLIMIT_NPROC or the pids cgroup may be exhausted)",
@@ -54,7 +54,11 @@ def spawn_error(plan: Plan, error: int, step: int, status: int = 0) -> OSError:
     name = step_name(step)
     exc: OSError
     if error == 0:
-        how = f"was killed by {_signal_name(status)}" if status < 256 else f"exited with {status >> 8}"
+        how = (
+            f"exited with {os.WEXITSTATUS(status)}"
+            if os.WIFEXITED(status)
+            else f"was killed by {_signal_name(status)}"
+        )
         exc = ChildProcessError(errno.ECHILD, f"child {how} before it ran {plan.program!r}")
     elif step == lib.AVF_STEP_EXEC:
         exc = OSError(error, os.strerror(error), plan.program)
@@ -62,7 +66,9 @@ def spawn_error(plan: Plan, error: int, step: int, status: int = 0) -> OSError:
         exc = OSError(error, os.strerror(error), plan.cwd)
     else:
         exc = OSError(error, os.strerror(error))
-    return with_step(exc, name, f"spawn of {plan.program!r} failed at step {name!r}: {_EXPLAINED.get(step, name)}")
+    return with_step(
+        exc, name, f"spawn of {plan.program!r} failed at step {name!r}: {_EXPLAINED.get(step, name)}"
+    )
 
 
 def timeout_error(plan: Plan, seconds: float, step: int) -> TimeoutError:

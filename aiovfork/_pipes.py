@@ -37,10 +37,19 @@ class PipeProtocol(asyncio.Protocol):
         self._owner.get_protocol().resume_writing()
 
 
+def pipe_file(loop: asyncio.AbstractEventLoop, fd: int, *, writable: bool) -> io.FileIO:
+    """Wrap the parent's end of a pipe for connect_pipe.
+
+    asyncio's transports close the file. uvloop's let libuv close the descriptor and then close the file as
+    well (UVSocketHandle._close): there the file must not close a number that may be somebody else's by then.
+    """
+    return io.FileIO(fd, "wb" if writable else "rb", closefd=isinstance(loop, asyncio.BaseEventLoop))
+
+
 async def connect_pipe(
     loop: asyncio.AbstractEventLoop, protocol: PipeProtocol, file: io.FileIO
 ) -> asyncio.BaseTransport:
-    """Give one end to the loop, which owns and closes it from then on."""
-    connect = loop.connect_write_pipe if file.writable() else loop.connect_read_pipe
-    transport, _ = await connect(lambda: protocol, file)  # type: ignore[arg-type]
-    return transport
+    """Give one end to the loop, which owns and closes it from then on, even if this fails."""
+    if file.writable():
+        return (await loop.connect_write_pipe(lambda: protocol, file))[0]
+    return (await loop.connect_read_pipe(lambda: protocol, file))[0]

@@ -27,6 +27,8 @@ _PLAN_CLOSE_FDS: Final[int] = lib.AVF_PLAN_CLOSE_FDS
 _PLAN_VERSION: Final[int] = lib.AVF_PLAN_VERSION
 _RESTORE_SIGNALS_ONLY: Final = PLAN_STEP.pack(_STEP_RESTORE_SIGNALS, 0, 0)
 _INT_MAX: Final = 2**31 - 1
+_STDERR: Final = 2
+_STDIO: Final = (("stdin", "or DEVNULL"), ("stdout", "or DEVNULL"), ("stderr", "STDOUT or DEVNULL"))
 
 assert lib.AVF_STDIO_PIPE == subprocess.PIPE
 assert lib.AVF_STDIO_STDOUT == subprocess.STDOUT
@@ -112,9 +114,9 @@ def _stdio(value: Any, number: int) -> int:
         return _STDIO_INHERIT
     if not isinstance(value, int):
         value = value.fileno()  # AttributeError otherwise, as with Popen
-    if value < 0 and (value < subprocess.DEVNULL or (value == subprocess.STDOUT and number != 2)):
-        name = ("stdin", "stdout", "stderr")[number]
-        raise ValueError(f"{name} cannot be {value}: a descriptor, PIPE, DEVNULL" + (", STDOUT" * (number == 2)))
+    if value < 0 and (value < subprocess.DEVNULL or (value == subprocess.STDOUT and number != _STDERR)):
+        name, words = _STDIO[number]
+        raise ValueError(f"{name} must be a descriptor, a file, None, PIPE, {words}, not {value}")
     return _c_int(value)
 
 
@@ -157,7 +159,7 @@ def _pass_fds(options: Options) -> bytes:
     if fds and (fds[0] < 0 or fds[-1] > _INT_MAX):
         raise ValueError("bad value(s) in fds_to_keep")
     # 0, 1 and 2 reach the child anyway, as stdin, stdout and stderr say.
-    return array.array("i", [fd for fd in fds if fd > 2]).tobytes()
+    return array.array("i", [fd for fd in fds if fd > _STDERR]).tobytes()
 
 
 def _environment(env: Env) -> tuple[bytes, int, bytes]:

@@ -11,10 +11,11 @@ import errno
 import os
 import threading
 import weakref
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from aiovfork._binding import EVENT, EVENT_SIZE, ffi, lib
 from aiovfork._errors import spawn_error
+from aiovfork._events import Exited, Spawned
 from aiovfork._plan import Plan
 
 # Half of it is the most exits that one drain collects; the rest keeps the port readable, and other
@@ -22,18 +23,6 @@ from aiovfork._plan import Plan
 _CAPACITY: Final = 64
 _SPAWNED: Final[int] = lib.AVF_SPAWNED
 _FAILED: Final[int] = lib.AVF_FAILED
-
-
-class Spawned(NamedTuple):
-    """A child has reached exec. Times are nanoseconds; the parent's ends are the receiver's to close."""
-
-    pid: int
-    pidfd: int
-    flags: int
-    parent_end: tuple[int, int, int]
-    queue_ns: int
-    clone_ns: int
-    exec_ns: int
 
 
 class Sink(Protocol):
@@ -45,7 +34,7 @@ class Sink(Protocol):
     def failed(self, error: int, step: int, status: int) -> None:
         """There is no child, and there was none or it has been reaped. The last event."""
 
-    def exited(self, status: int, flags: int, rusage: bytes) -> None:
+    def exited(self, event: Exited) -> None:
         """The child has been reaped. The last event."""
 
 
@@ -112,8 +101,12 @@ class CompletionPort:
         """Whether nothing can come back any more."""
         return self._port is None
 
+    def serves(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether this is the port of that loop, and open."""
+        return self._port is not None and self._loop() is loop
+
     def close(self) -> None:
-        """Close; idempotent. Spawns under way are abandoned, children live until somebody disposes of them."""
+        """Close; idempotent. Spawns under way are abandoned; children live until they are disposed of."""
         port, self._port = self._port, None
         if port is None:
             return
@@ -135,27 +128,33 @@ class CompletionPort:
         sinks, view = self._sinks, self._view
         count = lib.avf_port_drain(self._port, self._events, _CAPACITY)
         for at in range(0, count * EVENT_SIZE, EVENT_SIZE):
-            (ticket, kind, pid, pidfd, error, step, status, flags, end0, end1, end2, queue_ns, clone_ns, exec_ns) = (
-                EVENT.unpack_from(view, at)
+            ticket, kind, pid, pidfd, error, step, status, flags, *ends_and_times = EVENT.unpack_from(
+                view, at
             )
             if kind == _SPAWNED:
-                sinks[ticket].spawned(
-                    Spawned(pid, pidfd, flags, (end0, end1, end2), queue_ns, clone_ns, exec_ns)
-                )
+                stdin, stdout, stderr, *times = ends_and_times
+                sinks[ticket].spawned(Spawned(pid, pidfd, flags, (stdin, stdout, stderr), *times))
             elif kind == _FAILED:
                 sinks.pop(ticket).failed(error, step, status)
             else:
-                sinks.pop(ticket).exited(status, flags, bytes(view[at + EVENT.size : at + EVENT_SIZE]))
+                rusage = bytes(view[at + EVENT.size : at + EVENT_SIZE])
+                sinks.pop(ticket).exited(Exited(status, flags, rusage))
 
 
 # The ports of living loops. A loop's death closes its port (weakref.finalize), since not every loop
 # tells when it is closed.
 _ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, CompletionPort] = weakref.WeakKeyDictionary()
 _ports_lock = threading.Lock()
+# The last one used: nearly always the one that is asked for. Replaced whole, so no thread sees half of it.
+_latest: CompletionPort | None = None
 
 
 def port_of(loop: asyncio.AbstractEventLoop) -> CompletionPort:
     """Return the port of a running loop, opening it at the first use."""
+    global _latest  # noqa: PLW0603
+    port = _latest
+    if port is not None and port.serves(loop):
+        return port
     port = _ports.get(loop)
     if port is None or port.closed:
         with _ports_lock:
@@ -165,11 +164,13 @@ def port_of(loop: asyncio.AbstractEventLoop) -> CompletionPort:
                     del _ports[other]
             port = _ports[loop] = CompletionPort(loop)
         weakref.finalize(loop, port.close).atexit = False
+    _latest = port
     return port
 
 
 def _after_fork_in_child() -> None:
-    global _ports_lock  # noqa: PLW0603  # it may be held by a thread that does not exist here
+    global _ports_lock, _latest  # noqa: PLW0603  # the lock may be held by a thread that does not exist here
+    _latest = None
     _ports_lock = threading.Lock()
     for port in list(_ports.values()):
         port.forget()

@@ -9,16 +9,20 @@ import asyncio
 import contextlib
 import resource
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
-    from aiovfork._transport import SpawnInfo, SubprocessTransport
+    from aiovfork._events import SpawnInfo
+    from aiovfork._transport import SubprocessTransport
+
+# Bytes to take from a StreamReader at once: more than its buffer usually holds.
+_CHUNK: Final = 2**20
 
 
 class Process(asyncio.subprocess.Process):
-    """A child process. Everything of asyncio.subprocess.Process, and:
+    """A child process: asyncio.subprocess.Process, and more.
 
     wait() returns at the exit, even if a grandchild keeps a pipe open (asyncio before 3.14 hangs). Signals go
     through the pidfd and cannot hit another process. A cancelled communicate() can be repeated and loses
@@ -35,7 +39,7 @@ class Process(asyncio.subprocess.Process):
     ) -> None:
         super().__init__(transport, protocol, loop)
         self._output: dict[int, list[bytes]] = {}
-        self._input_written = False
+        self._input_taken = False
 
     @property
     def pidfd(self) -> int | None:
@@ -61,31 +65,35 @@ class Process(asyncio.subprocess.Process):
         """
         return self._transport.returncode_known
 
-    async def communicate(self, input: bytes | bytearray | memoryview | None = None) -> tuple[bytes | None, bytes | None]:  # type: ignore[override]  # noqa: A002  # asyncio's name
+    async def communicate(  # type: ignore[override]  # asyncio's says bytes where there may be None
+        self,
+        input: bytes | bytearray | memoryview | None = None,  # noqa: A002  # asyncio's name
+    ) -> tuple[bytes | None, bytes | None]:
         """Write input, close stdin, read stdout and stderr to their ends, and wait for the exit.
 
-        Cancellation: what has been read is kept, and what of input was accepted is not written again, so a
-        cancelled call can be repeated.
+        As asyncio's since 3.12: stdin is closed even without input, and input is ignored where stdin is not
+        PIPE. A child that does not want its input is no error.
+
+        Cancellation: what has been read is kept, and input that the first call has taken is not written
+        again, so a cancelled call can be repeated.
 
         Returns:
             (stdout, stderr), None for a stream that is not PIPE.
         """
-        async with asyncio.TaskGroup() as group:
-            if self.stdin is not None:
-                group.create_task(self._write_input(input))
-            stdout = group.create_task(self._read_all(1, self.stdout))
-            stderr = group.create_task(self._read_all(2, self.stderr))
+        _, stdout, stderr = await asyncio.gather(
+            self._write_input(input), self._read_all(1, self.stdout), self._read_all(2, self.stderr)
+        )
         await self.wait()
         self._output.clear()
-        return stdout.result(), stderr.result()
+        return stdout, stderr
 
     async def _write_input(self, data: bytes | bytearray | memoryview | None) -> None:
-        assert self.stdin is not None
-        # A child that does not want all of its input is no error (as in Popen.communicate).
+        if self.stdin is None:
+            return
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            if data is not None and not self._input_written:
-                self._input_written = True
+            if data is not None and not self._input_taken:
                 self.stdin.write(data)
+                self._input_taken = True
             await self.stdin.drain()
         self.stdin.close()
 
@@ -93,8 +101,11 @@ class Process(asyncio.subprocess.Process):
         if stream is None:
             return None
         chunks = self._output.setdefault(fd, [])
-        while chunk := await stream.read(2**16):
+        while chunk := await stream.read(_CHUNK):
             chunks.append(chunk)
+        pipe = self._transport.get_pipe_transport(fd)
+        if pipe is not None:
+            pipe.close()
         return b"".join(chunks)
 
     async def __aenter__(self) -> Self:

@@ -1,10 +1,7 @@
 """The subprocess transport: sole owner of a child's life cycle on the asyncio side.
 
-Theory of operation. A transport is in one of the states below, and only _STEPS moves it. What it still
-waits for is what the state says: the spawn (SUBMITTED), its pipes (CONNECTING, EARLY_EXIT), the exit
-(RUNNING), the ends of the pipes (DRAINING). Until the pipes are connected the protocol knows nothing of
-the child, and what happens meanwhile is kept for it, so that connection_made always comes first. But for
-connection_made, a protocol of the application is called through call_soon, as asyncio does it.
+The states and what moves them are in _lifecycle.py. But for connection_made, a protocol of the application
+is called through call_soon, as asyncio does it.
 
 Layer: above the port. Thread: the loop's.
 """
@@ -12,94 +9,30 @@ Layer: above the port. Thread: the loop's.
 from __future__ import annotations
 
 import asyncio
-import enum
 import errno
-import io
 import os
 import signal as signals
-import sys
 import warnings
+from asyncio.log import logger
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from aiovfork._binding import RUSAGE, lib
 from aiovfork._errors import spawn_error, timeout_error
-from aiovfork._pipes import PipeProtocol, connect_pipe
-from aiovfork._plan import Plan
+from aiovfork._events import NO_ENDS, Exited, Spawned, SpawnInfo
+from aiovfork._lifecycle import ALIVE, OVER, STEPS, UNCONNECTED, State, Step
+from aiovfork._pipes import PipeProtocol, connect_pipe, pipe_file
 from aiovfork._popen import PopenView
-from aiovfork._port import CompletionPort, Spawned
 from aiovfork._streams import StreamProtocol
 
-if sys.platform != "linux":  # pragma: no cover
-    raise ImportError("aiovfork needs Linux")
+if TYPE_CHECKING:
+    import resource
 
-import resource
-from asyncio.log import logger
-
-
-class State(enum.Enum):
-    """What the transport has seen of its child."""
-
-    NEW = "new"
-    SUBMITTED = "submitted"
-    CONNECTING = "connecting"
-    EARLY_EXIT = "exited while connecting"
-    RUNNING = "running"
-    DRAINING = "exited, pipes open"
-    CLOSED = "closed"
-    FAILED = "failed"
-
-    # By identity: Enum's own is a Python function, and this is on the path of every spawn.
-    __hash__ = object.__hash__
-
-
-class _Step(enum.Enum):
-    SUBMIT = enum.auto()
-    SPAWNED = enum.auto()
-    FAILED = enum.auto()
-    CONNECTED = enum.auto()
-    EXITED = enum.auto()
-    PIPES_ENDED = enum.auto()
-
-    __hash__ = object.__hash__
-
-
-_STEPS: Final = {
-    (State.NEW, _Step.SUBMIT): State.SUBMITTED,
-    (State.SUBMITTED, _Step.SPAWNED): State.CONNECTING,
-    (State.SUBMITTED, _Step.FAILED): State.FAILED,
-    (State.CONNECTING, _Step.CONNECTED): State.RUNNING,
-    (State.CONNECTING, _Step.EXITED): State.EARLY_EXIT,
-    (State.EARLY_EXIT, _Step.CONNECTED): State.DRAINING,
-    (State.RUNNING, _Step.EXITED): State.DRAINING,
-    (State.DRAINING, _Step.PIPES_ENDED): State.CLOSED,
-}
-_ALIVE: Final = frozenset({State.CONNECTING, State.RUNNING})
-_NO_ENDS: Final = (-1, -1, -1)
+    from aiovfork._plan import Plan
+    from aiovfork._port import CompletionPort
 
 
 def _call_now(callback: Callable[..., None], *args: Any) -> None:
     callback(*args)
-
-
-class SpawnInfo(NamedTuple):
-    """How a child was started.
-
-    Attributes:
-        engine: The call that created it: "clone3", or libc's "clone".
-        report: How its failure would have been told: by "memory" shared in vfork, or through a "pipe".
-        fds_unshared: Whether the descriptor table was unshared in the child instead of copied by clone.
-        queue_us: Microseconds from the call to the start of its worker thread.
-        clone_us: Microseconds from there to the child's first instruction.
-        exec_us: Microseconds from there to exec.
-    """
-
-    engine: str
-    report: str
-    fds_unshared: bool
-    queue_us: float
-    clone_us: float
-    exec_us: float
 
 
 class SubprocessTransport(asyncio.SubprocessTransport):
@@ -114,8 +47,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     _ended: asyncio.Future[None] | None = None
     _spawn_timeout: float | None = None
     _returncode: int | None = None
-    _exit_flags = 0
-    _rusage: bytes | None = None
+    _exit: Exited | None = None
 
     def __init__(
         self,
@@ -128,7 +60,9 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._port = port
         self._protocol = protocol
         self._plan = plan
-        self._schedule: Callable[..., object] = _call_now if type(protocol) is StreamProtocol else loop.call_soon
+        self._schedule: Callable[..., object] = (
+            _call_now if type(protocol) is StreamProtocol else loop.call_soon
+        )
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._pipes: dict[int, asyncio.BaseTransport] = {}
         self._open_pipes: set[int] = set()
@@ -146,7 +80,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         """
         self._started = self._loop.create_future()
         self._ticket = self._port.submit(self._plan, self)
-        self._move(_Step.SUBMIT)
+        self._move(Step.SUBMIT)
         timer = None
         if spawn_timeout is not None:
             self._spawn_timeout = spawn_timeout
@@ -165,16 +99,12 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     async def _connect_pipes(self) -> None:
         assert self._event is not None
-        ends = self._event.parent_end
-        files = {fd: io.FileIO(ends[fd], "wb" if fd == 0 else "rb") for fd in sorted(self._open_pipes)}
-        self._event = self._event._replace(parent_end=_NO_ENDS)
-        try:
-            for fd in list(files):
-                self._pipes[fd] = await connect_pipe(self._loop, PipeProtocol(self, fd), files[fd])
-                del files[fd]
-        finally:
-            for file in files.values():  # those that no transport owns
-                file.close()
+        for fd in sorted(self._open_pipes):
+            ends = list(self._event.parent_end)
+            file = pipe_file(self._loop, ends[fd], writable=fd == 0)
+            ends[fd] = -1  # the loop's from here on
+            self._event = self._event._replace(parent_end=(ends[0], ends[1], ends[2]))
+            self._pipes[fd] = await connect_pipe(self._loop, PipeProtocol(self, fd), file)
 
     async def _undo(self) -> None:
         """After a failure or a cancellation: kill the child, if there is one, and wait until it is reaped."""
@@ -183,16 +113,16 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._ended = self._loop.create_future()
             await self._ended
 
-    def _move(self, step: _Step) -> None:
-        self._state = _STEPS[self._state, step]
+    def _move(self, step: Step) -> None:
+        self._state = STEPS[self._state, step]
 
     # ---- events of the port (Sink) ----
 
     def spawned(self, event: Spawned) -> None:
         """Note the child; whoever awaits start() goes on."""
-        self._move(_Step.SPAWNED)
+        self._move(Step.SPAWNED)
         self._event = event
-        if event.parent_end != _NO_ENDS:
+        if event.parent_end != NO_ENDS:
             self._open_pipes = {fd for fd in range(3) if event.parent_end[fd] >= 0}
         if self._closing:
             self._close_parent_ends()
@@ -202,7 +132,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def failed(self, error: int, step: int, status: int) -> None:
         """Tell whoever awaits start() what went wrong."""
-        self._move(_Step.FAILED)
+        self._move(Step.FAILED)
         if not self._started.done():
             if error == errno.ETIMEDOUT and self._spawn_timeout is not None:
                 exc: OSError = timeout_error(self._plan, self._spawn_timeout, step)
@@ -211,13 +141,12 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._started.set_exception(exc)
         self._wake(self._ended)
 
-    def exited(self, status: int, flags: int, rusage: bytes) -> None:
+    def exited(self, event: Exited) -> None:
         """Note how the child ended and tell the protocol."""
-        self._move(_Step.EXITED)
-        self._returncode = os.waitstatus_to_exitcode(status)
-        self._exit_flags = flags
-        self._rusage = rusage
-        if flags & lib.AVF_STATUS_UNKNOWN:
+        self._move(Step.EXITED)
+        self._exit = event
+        self._returncode = event.returncode
+        if not event.known:
             logger.warning(
                 "child process pid %d exit status already read: will report returncode 255", self.get_pid()
             )
@@ -238,21 +167,21 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     # ---- the protocol ----
 
     def _call(self, callback: Callable[..., None], *args: Any) -> None:
-        if self._state in (State.CONNECTING, State.EARLY_EXIT):
+        if self._state in UNCONNECTED:
             self._pending.append((callback, args))
         else:
             self._schedule(callback, *args)
 
     def _connected(self) -> None:
         """The protocol hears of the child, then of all that has happened since."""
-        self._move(_Step.CONNECTED)
+        self._move(Step.CONNECTED)
         # Called, not scheduled: Process reads the streams that it makes. Its errors are the loop's to report,
         # as they would be from call_soon.
         try:
             self._protocol.connection_made(self)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001
             self._loop.call_exception_handler(
-                {"message": "connection_made failed", "exception": exc, "transport": self, "protocol": self._protocol}
+                {"message": "connection_made failed", "exception": exc, "protocol": self._protocol}
             )
         pending, self._pending = self._pending, []
         for callback, args in pending:
@@ -273,13 +202,13 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def _finish_if_drained(self) -> None:
         if self._state is State.DRAINING and not self._open_pipes:
-            self._move(_Step.PIPES_ENDED)
+            self._move(Step.PIPES_ENDED)
             self._closing = True
             self._schedule(self._protocol.connection_lost, None)
 
     # ---- asyncio.SubprocessTransport ----
 
-    def get_pid(self) -> int:  # type: ignore[override]  # typeshed says int | None since 3.13 only
+    def get_pid(self) -> int:
         """Return the pid of the child."""
         return self._event.pid if self._event is not None else -1
 
@@ -297,7 +226,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         Raises:
             ProcessLookupError: The child has exited.
         """
-        if self._returncode is not None or self._state not in _ALIVE:
+        if self._returncode is not None or self._state not in ALIVE:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         self._port.kill(self._ticket, signal)
 
@@ -319,7 +248,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._close_parent_ends()
         if self._state is State.SUBMITTED:
             self._port.cancel(self._ticket)
-        elif self._state in _ALIVE:
+        elif self._state in ALIVE:
             self._port.dispose(self._ticket)
 
     def is_closing(self) -> bool:
@@ -369,35 +298,24 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     @property
     def rusage(self) -> resource.struct_rusage | None:
         """What the child has used; None before its exit, or where somebody else reaped it."""
-        if self._rusage is None or self._exit_flags & (lib.AVF_STATUS_RECOVERED | lib.AVF_STATUS_UNKNOWN):
-            return None
-        utime_s, utime_us, stime_s, stime_us, *counts = RUSAGE.unpack(self._rusage)
-        return resource.struct_rusage((utime_s + utime_us / 1e6, stime_s + stime_us / 1e6, *counts))
+        return None if self._exit is None else self._exit.rusage
 
     @property
     def returncode_known(self) -> bool:
         """Whether the child has exited and its status is the true one."""
-        return self._returncode is not None and not self._exit_flags & lib.AVF_STATUS_UNKNOWN
+        return self._exit is not None and self._exit.known
 
     @property
     def spawn_info(self) -> SpawnInfo:
         """How the child was started."""
         assert self._event is not None
-        event = self._event
-        return SpawnInfo(
-            "clone3" if event.flags & lib.AVF_ENGINE_CLONE3 else "clone",
-            "pipe" if event.flags & lib.AVF_REPORT_PIPE else "memory",
-            bool(event.flags & lib.AVF_FDS_UNSHARED),
-            event.queue_ns / 1e3,
-            event.clone_ns / 1e3,
-            event.exec_ns / 1e3,
-        )
+        return self._event.info()
 
     def _close_parent_ends(self) -> None:
         """Close the ends of pipes that no pipe transport owns yet."""
         event = self._event
-        if event is not None and event.parent_end != _NO_ENDS:
-            self._event = event._replace(parent_end=_NO_ENDS)
+        if event is not None and event.parent_end != NO_ENDS:
+            self._event = event._replace(parent_end=NO_ENDS)
             for fd in event.parent_end:
                 if fd >= 0:
                     os.close(fd)
@@ -413,7 +331,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def __del__(self) -> None:
         """Kill and reap a child that nobody can wait for any more. Never touches the loop."""
-        if self._state in (State.NEW, State.FAILED, State.CLOSED):
+        if self._state in OVER:
             return
         if not self._closing:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=1)

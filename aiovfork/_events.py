@@ -1,0 +1,85 @@
+"""The records that a port delivers, and what can be read from them.
+
+Layer: beside the port. Thread: the loop's.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import Final, NamedTuple
+
+from aiovfork._binding import RUSAGE, lib
+
+NO_ENDS: Final = (-1, -1, -1)
+
+_NOT_OURS: Final[int] = lib.AVF_STATUS_RECOVERED | lib.AVF_STATUS_UNKNOWN
+
+
+class SpawnInfo(NamedTuple):
+    """How a child was started.
+
+    Attributes:
+        engine: The call that created it: "clone3", or libc's "clone".
+        report: How its failure would have been told: by "memory" shared in vfork, or through a "pipe".
+        fds_unshared: Whether the descriptor table was unshared in the child instead of copied by clone.
+        queue_us: Microseconds from the call to the start by a worker thread.
+        clone_us: Microseconds from there to the child's first instruction.
+        exec_us: Microseconds from there to exec.
+    """
+
+    engine: str
+    report: str
+    fds_unshared: bool
+    queue_us: float
+    clone_us: float
+    exec_us: float
+
+
+class Spawned(NamedTuple):
+    """A child has reached exec. Times are nanoseconds; the parent's ends are the receiver's to close."""
+
+    pid: int
+    pidfd: int
+    flags: int
+    parent_end: tuple[int, int, int]
+    queue_ns: int
+    clone_ns: int
+    exec_ns: int
+
+    def info(self) -> SpawnInfo:
+        """Return how the child was started."""
+        return SpawnInfo(
+            "clone3" if self.flags & lib.AVF_ENGINE_CLONE3 else "clone",
+            "pipe" if self.flags & lib.AVF_REPORT_PIPE else "memory",
+            bool(self.flags & lib.AVF_FDS_UNSHARED),
+            self.queue_ns / 1e3,
+            self.clone_ns / 1e3,
+            self.exec_ns / 1e3,
+        )
+
+
+class Exited(NamedTuple):
+    """A child has been reaped."""
+
+    status: int
+    flags: int
+    raw_rusage: bytes
+
+    @property
+    def returncode(self) -> int:
+        """The exit code, or -N for a child killed by signal N."""
+        return os.waitstatus_to_exitcode(self.status)
+
+    @property
+    def known(self) -> bool:
+        """Whether the status is the child's own: False if somebody else took it and the kernel forgot it."""
+        return not self.flags & lib.AVF_STATUS_UNKNOWN
+
+    @property
+    def rusage(self) -> resource.struct_rusage | None:
+        """What the child used; None where somebody else reaped it."""
+        if self.flags & _NOT_OURS:
+            return None
+        utime_s, utime_us, stime_s, stime_us, *counts = RUSAGE.unpack(self.raw_rusage)
+        return resource.struct_rusage((utime_s + utime_us / 1e6, stime_s + stime_us / 1e6, *counts))

@@ -1,0 +1,1 @@
+"""The commands behind `python -m aiovfork`; nothing in the library imports this package."""

@@ -1,0 +1,155 @@
+"""`python -m aiovfork demo`: a server with a large heap starts helpers, on each backend. Who keeps answering?
+
+This module imports only the standard library; what the extra brings is imported once it is known to be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiovfork.cli.demo_backends import BACKENDS, Backend, have_uvloop
+from aiovfork.cli.demo_helpers import Programs
+from aiovfork.cli.limits import available_memory, size_as_text, size_in_bytes
+
+if TYPE_CHECKING:
+    import argparse
+
+    from rich.console import Console
+
+    from aiovfork.cli.demo_results import BackendResult
+
+EXTRA = {"rich": "rich", "matplotlib": "matplotlib", "hdrh": "hdrhistogram"}
+HEAP, QUICK_HEAP = "2G", "256M"
+SECONDS, QUICK_SECONDS = 7.0, 1.2
+HOLDS, QUICK_HOLDS = 5, 2
+START_UP = 1.5  # seconds that a server takes to start and fill its heap, about; for the progress bar only
+
+GOOD, WRONG, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the demo's options."""
+    parser.add_argument(
+        "--heap", type=size_in_bytes, metavar="SIZE", help=f"the server's heap (default {HEAP})"
+    )
+    parser.add_argument(
+        "--seconds", type=float, metavar="N", help=f"how long the main scene lasts (default {SECONDS:.0f})"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-output"), metavar="DIR", help="for plots and figures"
+    )
+    parser.add_argument("--quick", action="store_true", help=f"short scenes and a heap of {QUICK_HEAP}")
+    parser.add_argument(
+        "--backends", nargs="+", choices=BACKENDS, metavar="NAME", help=f"of {', '.join(BACKENDS)}"
+    )
+    parser.add_argument("--sha256sum", default="sha256sum", metavar="PROGRAM", help="the sha256sum to run")
+    parser.add_argument("--gzip", default="gzip", metavar="PROGRAM", help="the gzip to run")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo and return the exit status: 0, 1 (a wrong output, a lost child) or 2 (cannot run)."""
+    missing = [name for module, name in EXTRA.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        print(f"The demo needs {', '.join(missing)}: pip install 'aiovfork[demo]'", file=sys.stderr)
+        return UNUSABLE
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120
+    try:
+        programs = Programs.find(arguments.sha256sum, arguments.gzip)
+    except FileNotFoundError as error:
+        print(f"The demo needs the program {error}, which is not in PATH.", file=sys.stderr)
+        return UNUSABLE
+    backends = _backends(arguments, console)
+    if not backends:
+        print("No backend is left to show.", file=sys.stderr)
+        return UNUSABLE
+    try:
+        results = _play(arguments, backends, programs, console)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    _report(results, arguments.out, console)
+    return WRONG if any(result.complaints() for result in results) else GOOD
+
+
+def _backends(arguments: argparse.Namespace, console: Console) -> list[Backend]:
+    """Return the backends to show, and say which are left out."""
+    names = arguments.backends or list(BACKENDS)
+    if not have_uvloop() and any(BACKENDS[name].on_uvloop for name in names):
+        console.print(
+            "uvloop is not installed: its rows are left out (pip install 'aiovfork[demo]').", markup=False
+        )
+        names = [name for name in names if not BACKENDS[name].on_uvloop]
+    return [BACKENDS[name] for name in dict.fromkeys(names)]
+
+
+def _heap(arguments: argparse.Namespace, console: Console) -> int:
+    """Return the heap's size: as asked for, but no more than three quarters of what is available."""
+    wanted: int = arguments.heap or size_in_bytes(QUICK_HEAP if arguments.quick else HEAP)
+    affordable = available_memory() * 3 // 4
+    if wanted > affordable:
+        console.print(
+            f"{size_as_text(affordable)} of heap: this machine has no room for {size_as_text(wanted)}."
+        )
+    return min(wanted, affordable)
+
+
+def _play(
+    arguments: argparse.Namespace, backends: list[Backend], programs: Programs, console: Console
+) -> list[BackendResult]:
+    """Play all scenes behind a progress bar."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from aiovfork.cli.demo_show import Script, play_all
+
+    seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
+    holds = QUICK_HOLDS if arguments.quick else HOLDS
+    script = Script.lasting(seconds, holds, programs, _heap(arguments, console))
+    columns = (TextColumn("{task.description:<48}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=len(backends) * (script.total + START_UP))
+        begin = time.monotonic()
+
+        def announce(what: str) -> None:
+            progress.update(bar, description=what)
+            if not console.is_terminal:
+                console.print(f"{time.monotonic() - begin:5.1f} s  {what}")
+
+        async def play() -> list[BackendResult]:
+            async def tick() -> None:
+                while True:
+                    progress.update(bar, completed=time.monotonic() - begin)
+                    await asyncio.sleep(0.2)
+
+            ticking = asyncio.create_task(tick())
+            try:
+                return await play_all(backends, script, announce, console.print)
+            finally:
+                ticking.cancel()
+
+        return asyncio.run(play())
+
+
+def _report(results: list[BackendResult], folder: Path, console: Console) -> None:
+    """Print the tables and the verdict, and write figures and plots."""
+    from aiovfork.cli.demo_plot import draw
+    from aiovfork.cli.demo_results import save
+    from aiovfork.cli.demo_table import held_table, verdict, working_table
+
+    if any(result.scenes for result in results):
+        console.print(working_table(results))
+    if any("held" in result.scenes for result in results):
+        console.print(held_table(results))
+    for line in verdict(results):
+        console.print(line, markup=False, soft_wrap=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [save(results, folder), *draw(results, folder)]
+    console.print("Written: " + ", ".join(map(str, files)))
