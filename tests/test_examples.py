@@ -1,0 +1,58 @@
+"""Every program in examples/ runs by itself, ends well and says what it is there to show."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+LONGEST = 40  # lines
+
+# What each prints, as a regular expression for the whole output.
+OUTPUT = {
+    "drop_in": r"apple\nfig\npear\nexit status 0\n",
+    "line_streaming": r"(got line \d\n){5}got bye\nexit status 0\n",
+    "many_children": r"\d{4,} lines in (\d+) files\n\1 children, at most (\d|1[0-6]) alive at once, 0 now\n",
+    "on_uvloop": r"loop: uvloop\n0077\nthrough a real pipe\n",
+    "protocol_transport": r"exited\n\{1: b'HELLO\\n', 2: b'oh\\n'\} return code 3\n",
+    "shell_pipeline": r"2 lines about the cat\n",
+    "threads_with_own_loops": (
+        "".join(rf"thread {n}: {' '.join(str(100 * n + m) for m in range(8))}\n" for n in range(4))
+        + r"32 children in all\n"
+    ),
+    "timeout_and_cancel": (
+        r"takes too long\nkilled and reaped, return code -9\n"
+        r"did not run within a microsecond: killed before it could start\n0 children alive\n"
+    ),
+}
+
+
+def test_every_example_is_checked() -> None:
+    """No example is left without a test of what it prints."""
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(OUTPUT)
+
+
+@pytest.mark.parametrize("name", OUTPUT)
+def test_example_runs(name: str) -> None:
+    """An example exits with 0, prints what it is there to show, and not a warning."""
+    if name == "on_uvloop" and importlib.util.find_spec("uvloop") is None:
+        pytest.skip("uvloop is not installed")
+    command = (sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"))
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stderr == ""
+    assert re.fullmatch(OUTPUT[name], ended.stdout), ended.stdout
+    assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("name", OUTPUT)
+def test_example_is_short_and_explained(name: str) -> None:
+    """An example fits on a screen and says first what it shows."""
+    text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST
+    assert ast.get_docstring(ast.parse(text))
