@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 from aiovfork import _plan
-from aiovfork._options import DEFAULT, Options, SpawnOptions, Stdio, StrOrBytesPath
+from aiovfork._options import DEFAULT, NOT_GIVEN, Options, SpawnOptions, Stdio, StrOrBytesPath
 from aiovfork._port import port_of
 from aiovfork._process import Process
 from aiovfork._streams import StreamProtocol
@@ -126,14 +126,14 @@ def _chosen(options: SpawnOptions) -> Options:
 
 
 def _check_exec(options: Options) -> None:
-    if options.shell:
+    if options.shell is not NOT_GIVEN and options.shell:
         raise ValueError("shell must be False")
 
 
 def _shell_args(cmd: Any, options: Options) -> tuple[StrOrBytesPath, ...]:
     if not isinstance(cmd, (bytes, str)):
         raise ValueError("cmd must be a string")  # noqa: TRY004  # asyncio's type
-    if options.shell is not None and not options.shell:
+    if not options.shell:
         raise ValueError("shell must be True")
     return (_SHELL if options.executable is None else options.executable, "-c", cmd)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import IO, Any, TypeAlias, TypedDict
+from typing import IO, Any, Final, TypeAlias, TypedDict
 
 from aiovfork._errors import PREEXEC_REPLACEMENTS
 
@@ -45,6 +45,10 @@ class SpawnOptions(TypedDict, total=False):
     bufsize: int
 
 
+# What shell= is where nobody gave it; None is a wrong value of it.
+NOT_GIVEN: Final = object()
+
+
 @dataclasses.dataclass(slots=True)
 class Options:
     """The keywords of one spawn, checked. The fields are those of SpawnOptions."""
@@ -66,7 +70,7 @@ class Options:
     group: str | int | None = None
     extra_groups: Iterable[str | int] | None = None
     preexec_fn: Callable[[], Any] | None = None
-    shell: bool | None = None
+    shell: object = NOT_GIVEN
     text: bool | None = None
     encoding: str | None = None
     errors: str | None = None

@@ -6,12 +6,13 @@ The layout is avf_plan in csrc/aiovfork.cdef. Layer: below the port. Thread: any
 from __future__ import annotations
 
 import array
+import dataclasses
 import functools
 import os
 import subprocess
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiovfork._binding import PLAN, PLAN_STEP, lib
 from aiovfork._compat import environ_bytes
@@ -35,8 +36,9 @@ assert lib.AVF_STDIO_STDOUT == subprocess.STDOUT
 assert lib.AVF_STDIO_DEVNULL == subprocess.DEVNULL
 
 
-class Plan(NamedTuple):
-    """One child, described: the block for the core, and what its errors and logs name."""
+@dataclasses.dataclass(slots=True)
+class Plan:
+    """One child, described: the block (emptied once the core has a copy), and what errors name."""
 
     block: bytes
     program: StrOrBytesPath

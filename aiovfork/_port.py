@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from aiovfork._binding import EVENT, EVENT_SIZE, ffi, lib
@@ -48,6 +49,10 @@ class CompletionPort:
             raise OSError(-error, f"cannot open a completion port: {os.strerror(-error)}")
         self._loop = weakref.ref(loop)
         self._port: Any = pointer[0]
+        # The loop's reader keeps the port alive, and living children do. When all of them go, unclosed, so
+        # does the port, before the transports' __del__ disposes of the children.
+        self._finalizer = weakref.finalize(self, lib.avf_port_close, self._port)
+        self._finalizer.atexit = False
         self._sinks: dict[int, Sink] = {}
         self._events = ffi.new("avf_event[]", _CAPACITY)
         self._view = memoryview(ffi.buffer(self._events))
@@ -113,7 +118,7 @@ class CompletionPort:
         loop = self._loop()
         if loop is not None and not loop.is_closed():
             loop.remove_reader(self._fd)
-        lib.avf_port_close(port)
+        self._finalizer()
         self._sinks.clear()
 
     def forget(self) -> None:
@@ -141,39 +146,39 @@ class CompletionPort:
                 sinks.pop(ticket).exited(Exited(status, flags, rusage))
 
 
-# The ports of living loops. A loop's death closes its port (weakref.finalize), since not every loop
-# tells when it is closed.
-_ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, CompletionPort] = weakref.WeakKeyDictionary()
+# Weak on both sides: a port refers to its loop through the transports of living children, and must not keep
+# a closed one alive.
+_ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[CompletionPort]]
+_ports = weakref.WeakKeyDictionary()
 _ports_lock = threading.Lock()
 # The last one used: nearly always the one that is asked for. Replaced whole, so no thread sees half of it.
-_latest: CompletionPort | None = None
+_latest: Callable[[], CompletionPort | None] = lambda: None  # noqa: E731
 
 
 def port_of(loop: asyncio.AbstractEventLoop) -> CompletionPort:
     """Return the port of a running loop, opening it at the first use."""
     global _latest  # noqa: PLW0603
-    port = _latest
+    port = _latest()
     if port is not None and port.serves(loop):
         return port
-    port = _ports.get(loop)
-    if port is None or port.closed:
-        with _ports_lock:
-            for other, its_port in list(_ports.items()):
-                if other.is_closed():
-                    its_port.close()
-                    del _ports[other]
-            port = _ports[loop] = CompletionPort(loop)
-        weakref.finalize(loop, port.close).atexit = False
-    _latest = port
+    with _ports_lock:
+        known = _ports.get(loop)
+        port = known() if known is not None else None
+        if port is None or port.closed:
+            port = CompletionPort(loop)
+            _ports[loop] = weakref.ref(port)
+        _latest = _ports[loop]
     return port
 
 
 def _after_fork_in_child() -> None:
     global _ports_lock, _latest  # noqa: PLW0603  # the lock may be held by a thread that does not exist here
-    _latest = None
+    _latest = lambda: None  # noqa: E731
     _ports_lock = threading.Lock()
-    for port in list(_ports.values()):
-        port.forget()
+    for known in list(_ports.values()):
+        port = known()
+        if port is not None:
+            port.forget()
     _ports.clear()
 
 

@@ -80,6 +80,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         """
         self._started = self._loop.create_future()
         self._ticket = self._port.submit(self._plan, self)
+        self._plan.block = b""  # the core has its copy; there may be thousands of living children
         self._move(Step.SUBMIT)
         timer = None
         if spawn_timeout is not None:

@@ -4,7 +4,8 @@
  *     descriptors are duplicated, the signal mask is read. What happens to the originals while the
  *     request is queued does not matter.
  * Where: created on the thread that asks, freed on the worker, or on whoever ended it first.
- * Invariants: one allocation; nothing in it is Python's; every descriptor in it is its own, CLOEXEC. */
+ * Invariants: one allocation; nothing in it is Python's; every descriptor in it is its own, CLOEXEC,
+ *     but for the standard streams that it inherits (streams.c). */
 #include "request.h"
 
 #include <stdlib.h>
@@ -25,14 +26,18 @@ static void close_all(const int32_t *fds, uint32_t count)
 /* THREAD loop. A queued request must not inherit a number that has been reused since. */
 static int request_dup_fds(struct avf_request *r)
 {
+    int inherits = 0;
     for (int i = 0; i < 3; i++) {
-        int wanted = r->plan->stdio[i] == AVF_STDIO_INHERIT ? i : r->plan->stdio[i];
-        if (wanted < 0)
+        inherits |= r->plan->stdio[i] == AVF_STDIO_INHERIT;
+        if (r->plan->stdio[i] < 0)
             continue;
-        r->stdio_source[i] = fcntl(wanted, F_DUPFD_CLOEXEC, 3);
-        if (r->stdio_source[i] < 0 && !(errno == EBADF && r->plan->stdio[i] == AVF_STDIO_INHERIT))
+        r->stdio_source[i] = fcntl(r->plan->stdio[i], F_DUPFD_CLOEXEC, 3);
+        if (r->stdio_source[i] < 0)
             return -errno;
     }
+    int error = inherits ? avf_streams_take(&r->streams) : 0;
+    if (error < 0)
+        return error;
     for (uint32_t i = 0; i < r->plan->fd_count; i++) {
         r->fd_source[i] = fcntl(avf_plan_fds(r->plan)[i], F_DUPFD_CLOEXEC, 3);
         if (r->fd_source[i] < 0)
@@ -94,6 +99,8 @@ int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret
 /* THREAD any. */
 void avf_request_free(struct avf_request *r)
 {
+    if (r->streams)
+        avf_streams_release(r->streams);
     close_all(r->stdio_source, 3);
     close_all(r->child_end, 3);
     close_all(r->parent_end, 3);

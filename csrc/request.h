@@ -3,6 +3,7 @@
 #define AVF_REQUEST_H
 
 #include "state.h"
+#include "streams.h"
 
 struct avf_request {
     /* immutable after submit */
@@ -13,10 +14,11 @@ struct avf_request {
     uint64_t sigmask; /* the caller's */
     /* immutable once the worker runs */
     struct avf_seat *seat;
-    const char **argv, **envp; /* filled by the worker */
-    int32_t *fd_source;        /* duplicates of the plan's pass_fds */
-    /* duplicates of the caller's stdio, or -1. Owned; guarded by lock, like the ends of the pipes */
-    int32_t stdio_source[3];
+    const char **argv, **envp;   /* filled by the worker */
+    int32_t *fd_source;          /* duplicates of the plan's pass_fds */
+    struct avf_streams *streams; /* what 0, 1 and 2 were; NULL if none of them is inherited */
+    int32_t stdio_source[3];     /* duplicates of the plan's own descriptors for stdio, or -1 */
+    /* owned; guarded by lock */
     int32_t child_end[3], parent_end[3];
     /* written by the kernel in the middle of clone, taken back under the lock */
     volatile int32_t pidfd;

@@ -141,6 +141,7 @@ static void fork_parent(void)
  * parent: it is closed, never changed. */
 static void fork_child(void)
 {
+    pthread_mutex_init(&avf_state.lock, NULL); /* held since fork_prepare; there is no other thread */
     for (uint32_t c = 0; c < avf_state.chunk_count; c++)
         for (uint32_t i = 0; i < AVF_CHUNK; i++) {
             struct avf_slot *slot = &avf_state.chunks[c][i];
@@ -170,7 +171,6 @@ static void fork_child(void)
     memset(&avf_state.counters, 0, sizeof avf_state.counters);
     /* The parent's children in the window still write to the shared reports: leave them to it. */
     avf_state.reports = NULL;
-    pthread_mutex_init(&avf_state.lock, NULL);
 }
 
 /* THREAD any, under the lock. */

@@ -34,6 +34,8 @@ enum {
     AVF_WORKER_STACK = 128 * 1024,   /* the child's included */
 };
 
+struct avf_streams;
+
 enum avf_slot_state { AVF_SLOT_FREE, AVF_SLOT_QUEUED, AVF_SLOT_STARTED, AVF_SLOT_POSTED, AVF_SLOT_ALIVE };
 
 /* guarded by lock, all of it */
@@ -70,8 +72,9 @@ struct avf_state {
     struct avf_seat *seats_free, *seats_oldest, *seats_newest;
     struct avf_report *reports; /* MAP_SHARED, one for each seat */
     struct avf_port *ports;
-    uint32_t bound;         /* max(4, 2 * cpus) */
-    uint32_t waiting_ports; /* ports whose queue is not empty */
+    struct avf_streams *streams; /* the newest set that is in use, or NULL */
+    uint32_t bound;              /* max(4, 2 * cpus) */
+    uint32_t waiting_ports;      /* ports whose queue is not empty */
     avf_counters counters;
 };
 

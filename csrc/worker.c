@@ -83,6 +83,8 @@ static uint32_t worker_resolve_fds(const struct avf_request *r, struct avf_child
             fd = AVF_STDIO_DEVNULL;
         else if (kind == AVF_STDIO_STDOUT)
             fd = child->stdio_source[1];
+        else if (kind == AVF_STDIO_INHERIT)
+            fd = r->streams->fd[i];
         else
             fd = r->stdio_source[i];
         child->stdio_source[i] = fd;
