@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from aiovfork._binding import EVENT, EVENT_SIZE, ffi, lib
-from aiovfork._errors import spawn_error
+from aiovfork._errors import spawn_error, with_step
 from aiovfork._events import Exited, Spawned
 from aiovfork._plan import Plan
 
@@ -46,7 +46,9 @@ class CompletionPort:
         pointer = ffi.new("avf_port **")
         error = lib.avf_port_open(pointer)
         if error < 0:
-            raise OSError(-error, f"cannot open a completion port: {os.strerror(-error)}")
+            raise with_step(
+                OSError(-error, os.strerror(-error)), "port", "opening the loop's completion port"
+            )
         self._loop = weakref.ref(loop)
         self._port: Any = pointer[0]
         # The loop's reader keeps the port alive, and living children do. When all of them go, unclosed, so

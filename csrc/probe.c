@@ -3,12 +3,12 @@
  * What: which calls exist and are allowed, and whether vfork shares memory and suspends its caller,
  *     which it does not under valgrind and QEMU-user: there a failed exec would look like exit 127.
  * Where: on the first worker (so never on a loop's thread), or on the thread of doctor.
- * Invariants: facts are immutable once found. A sandbox may come later than the probe, so worker.c
- *     still falls back at run time where a call is refused.
+ * Invariants: facts are immutable once found, and what may pass (EMFILE, EAGAIN, ENOMEM) is no fact.
+ *     Threads may probe at the same time; the first to finish wins. A sandbox may come later than the
+ *     probe, so worker.c still falls back at run time where a call is refused.
  * Deliberately absent: any judgement from the kernel's version number, which is only reported. */
 #include "probe.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -19,101 +19,113 @@
 
 #include "child.h"
 #include "engine.h"
+#include "state.h"
 #include "sys.h"
 
-static avf_facts facts;
-static pthread_once_t probed = PTHREAD_ONCE_INIT;
+static avf_facts known; /* guarded by lock until found */
+static _Atomic int found;
 static _Atomic int32_t forced_clone3 = -1, forced_pipe = -1;
 
 /* THREAD any. */
-static void probe_calls(void)
+static void probe_calls(avf_facts *facts)
 {
     struct utsname name;
-    siginfo_t info;
-    if (uname(&name) == 0 && sscanf(name.release, "%d.%d", &facts.kernel_major, &facts.kernel_minor) != 2)
-        facts.kernel_major = facts.kernel_minor = 0;
-    facts.cpus = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
+    if (uname(&name) < 0 || sscanf(name.release, "%d.%d", &facts->kernel_major, &facts->kernel_minor) != 2)
+        facts->kernel_major = facts->kernel_minor = 0;
+    facts->cpus = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
     /* No descriptor is that large: valid, and closes nothing. */
-    facts.close_range = -sys_close_range(~0U - 1, ~0U - 1, 0);
-    /* EBADF where P_PIDFD is known, EINVAL where it is not (before 5.4). */
-    int error = -sys_waitid_pidfd(-1, &info, WEXITED | WNOHANG, NULL);
-    facts.pidfd_wait = error == EBADF || error == EINVAL ? 0 : error;
+    facts->close_range = -sys_close_range(~0U - 1, ~0U - 1, 0);
 }
 
 /* THREAD any. SIGNALS all blocked. Tries the engines, best first. RETURNS the probe child's pid or
  * -errno; it has exited by then, unless vfork does not suspend. */
-static long probe_clone(struct avf_probe_child *child, int32_t *ret_pidfd)
+static long probe_clone(avf_facts *facts, struct avf_probe_child *child, int32_t *ret_pidfd)
 {
-    static _Alignas(16) char stack[AVF_PROBE_STACK]; /* pthread_once: one at a time */
+    _Alignas(16) char stack[AVF_PROBE_STACK];
     long pid =
         avf_engine_clone(1, AVF_CLONE_CLEAR_SIGHAND, stack, sizeof stack, avf_child_probe, child, ret_pidfd);
-    facts.clone3 = facts.clear_sighand = pid < 0 ? (int32_t)-pid : 0;
+    facts->clone3 = facts->clear_sighand = pid < 0 ? (int32_t)-pid : 0;
     if (pid == -EINVAL) { /* Linux 5.4 has clone3 but not CLONE_CLEAR_SIGHAND */
         pid = avf_engine_clone(1, 0, stack, sizeof stack, avf_child_probe, child, ret_pidfd);
-        facts.clone3 = pid < 0 ? (int32_t)-pid : 0;
+        facts->clone3 = pid < 0 ? (int32_t)-pid : 0;
     }
     if (pid < 0 && avf_engine_refused(pid))
         pid = avf_engine_clone(0, 0, stack, sizeof stack, avf_child_probe, child, ret_pidfd);
     return pid;
 }
 
-/* THREAD any. Reaps the probe's child and asks for its status a second time. */
-static void probe_exit_info(int pidfd)
+/* THREAD any. Reaps the probe's child and asks for its status a second time. OWNS the pidfd. */
+static void probe_exit(avf_facts *facts, long pid, int pidfd)
 {
     struct sys_pidfd_info exit_info = {.mask = AVF_PIDFD_INFO_EXIT};
     siginfo_t info;
     int error;
     while ((error = sys_waitid_pidfd(pidfd, &info, WEXITED | AVF_WALL, NULL)) == -EINTR)
         ;
-    facts.pidfd_wait = -error;
+    if (error == -ECHILD) /* somebody's waitpid(-1, __WALL) was there first */
+        error = 0;
+    facts->pidfd_wait = -error;
+    if (error < 0) /* before 5.4 */
+        waitpid((pid_t)pid, NULL, AVF_WALL);
     if (ioctl(pidfd, AVF_PIDFD_GET_INFO, &exit_info) < 0)
-        facts.pidfd_info_exit = errno;
+        facts->pidfd_info_exit = errno;
     else
-        facts.pidfd_info_exit = exit_info.mask & AVF_PIDFD_INFO_EXIT ? 0 : EOPNOTSUPP;
+        facts->pidfd_info_exit = exit_info.mask & AVF_PIDFD_INFO_EXIT ? 0 : EOPNOTSUPP;
     close(pidfd);
 }
 
-/* THREAD any, once. */
-static void probe_run(void)
+/* THREAD any. RETURNS 0, or -errno where no child could be started. */
+static int probe_run(avf_facts *facts)
 {
-    probe_calls();
-    facts.pidfd_info_exit = EOPNOTSUPP;
     volatile int32_t private_mark = 0;
     int32_t pidfd = -1;
+    uint64_t all = ~0ULL, mask;
+    *facts = (avf_facts){.pidfd_info_exit = EOPNOTSUPP};
+    probe_calls(facts);
     struct avf_report *report =
         mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (report == MAP_FAILED) {
-        facts.probe_child = ENOMEM;
-        return;
+        facts->probe_child = ENOMEM;
+        return -ENOMEM;
     }
     struct avf_probe_child child = {.private_mark = &private_mark, .report = report};
-    uint64_t all = ~0ULL, mask;
     sys_sigmask(SIG_SETMASK, &all, &mask);
-    long pid = probe_clone(&child, &pidfd);
-    facts.memory_shared = private_mark;
-    facts.parent_suspended = report->seen;
+    long pid = probe_clone(facts, &child, &pidfd);
+    facts->memory_shared = private_mark;
+    facts->parent_suspended = report->seen;
     sys_sigmask(SIG_SETMASK, &mask, NULL);
-    facts.probe_child = pid < 0 ? (int32_t)-pid : 0;
     if (pid > 0)
-        probe_exit_info(pidfd);
+        probe_exit(facts, pid, pidfd);
     munmap(report, sizeof *report);
-    if (facts.clone3 == 0)
-        facts.engine_flags |= AVF_ENGINE_CLONE3;
-    if (pid > 0 && !(facts.memory_shared && facts.parent_suspended))
-        facts.engine_flags |= AVF_REPORT_PIPE;
+    if (facts->clone3 == 0)
+        facts->engine_flags |= AVF_ENGINE_CLONE3;
+    if (!(facts->memory_shared && facts->parent_suspended))
+        facts->engine_flags |= AVF_REPORT_PIPE;
+    facts->probe_child = pid < 0 ? (int32_t)-pid : 0;
+    return -facts->probe_child;
 }
 
 /* THREAD worker|any. */
-const avf_facts *avf_probe_once(void)
+int avf_probe_once(const avf_facts **ret_facts)
 {
-    pthread_once(&probed, probe_run);
-    return &facts;
+    *ret_facts = &known;
+    if (found)
+        return 0;
+    avf_facts facts;
+    int error = probe_run(&facts);
+    avf_lock();
+    if (!found)
+        known = facts;
+    if (error == 0)
+        found = 1;
+    avf_unlock();
+    return error;
 }
 
 /* THREAD any. */
-int32_t avf_probe_engine(void)
+int32_t avf_probe_engine(const avf_facts *facts)
 {
-    int32_t flags = avf_probe_once()->engine_flags, clone3 = forced_clone3, pipe = forced_pipe;
+    int32_t flags = facts->engine_flags, clone3 = forced_clone3, pipe = forced_pipe;
     if (clone3 >= 0)
         flags = (flags & ~AVF_ENGINE_CLONE3) | (clone3 ? AVF_ENGINE_CLONE3 : 0);
     if (pipe >= 0)
@@ -131,5 +143,9 @@ void avf_force(int32_t clone3, int32_t report_pipe)
 /* THREAD any. */
 void avf_probe(avf_facts *ret_facts)
 {
-    *ret_facts = *avf_probe_once();
+    const avf_facts *facts;
+    (void)avf_probe_once(&facts); /* probe_child tells */
+    avf_lock();
+    *ret_facts = *facts;
+    avf_unlock();
 }

@@ -4,12 +4,12 @@
 
 #include "binding.h"
 
-/* THREAD worker|any. Starts one child of its own the first time, in under a millisecond; later calls
- * return the same facts. */
-const avf_facts *avf_probe_once(void);
+/* THREAD worker|any. Starts a child of its own, in under a millisecond, until that has worked once; then
+ * the same facts for ever. RETURNS 0, or -errno where no child could be started now. */
+int avf_probe_once(const avf_facts **ret_facts);
 
 /* THREAD any. The engine and report mode for the next spawn: AVF_ENGINE_CLONE3 | AVF_REPORT_PIPE, as
  * probed or as forced. */
-int32_t avf_probe_engine(void);
+int32_t avf_probe_engine(const avf_facts *facts);
 
 #endif

@@ -26,13 +26,23 @@ static void streams_close(struct avf_streams *streams)
     free(streams);
 }
 
+/* THREAD loop. Whether a child would find something there after exec. A descriptor of ours may have got
+ * such a number (a daemon that closed 0 to 2); as any other it is CLOEXEC, and nobody's to inherit. */
+static int stream_is_inheritable(int fd)
+{
+    int flags = fcntl(fd, F_GETFD);
+    return flags >= 0 && !(flags & FD_CLOEXEC);
+}
+
 /* THREAD loop. Whether 0, 1 and 2 are still the open files that they were. */
 static int streams_are_current(const struct avf_streams *streams)
 {
     pid_t self = getpid();
     for (int i = 0; i < 3; i++) {
-        if (streams->fd[i] < 0 ? fcntl(i, F_GETFD) >= 0
-                               : AVF_SYS6(SYS_kcmp, self, self, STREAMS_KCMP_FILE, i, streams->fd[i], 0) != 0)
+        if (stream_is_inheritable(i) != (streams->fd[i] >= 0))
+            return 0;
+        if (streams->fd[i] >= 0 &&
+            AVF_SYS6(SYS_kcmp, self, self, STREAMS_KCMP_FILE, i, streams->fd[i], 0) != 0)
             return 0;
     }
     return 1;
@@ -58,6 +68,8 @@ int avf_streams_take(struct avf_streams **ret_streams)
         return -ENOMEM;
     *streams = (struct avf_streams){.references = 1, .fd = {-1, -1, -1}};
     for (int i = 0; i < 3; i++) {
+        if (!stream_is_inheritable(i))
+            continue;
         streams->fd[i] = fcntl(i, F_DUPFD_CLOEXEC, 3);
         if (streams->fd[i] < 0 && errno != EBADF) {
             int error = -errno;

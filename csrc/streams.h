@@ -6,7 +6,7 @@
 
 struct avf_streams {
     uint32_t references; /* guarded by lock */
-    int32_t fd[3];       /* immutable: duplicates of 0, 1 and 2; -1 for one that is closed */
+    int32_t fd[3]; /* immutable: duplicates of 0, 1 and 2; -1 for one that is closed, or closed by exec */
 };
 
 /* THREAD loop. Not under the lock. RETURNS 0 or -errno. */

@@ -119,7 +119,7 @@ static long worker_clone(struct avf_request *r, struct avf_child *child, int32_t
     if (engine & AVF_REPORT_PIPE && pipe2(report_pipe, O_CLOEXEC) < 0)
         return -errno;
     child->report_fd = report_pipe[1];
-    child->reset_handlers = !(engine & AVF_ENGINE_CLONE3) || avf_probe_once()->clear_sighand != 0;
+    child->reset_handlers = child->reset_handlers || !(engine & AVF_ENGINE_CLONE3);
     if (!child->reset_handlers)
         flags |= AVF_CLONE_CLEAR_SIGHAND;
     if (child->unshare_from)
@@ -158,7 +158,14 @@ static int worker_child_reached_exec(const struct avf_report *report, int pidfd,
 static void worker_run(struct avf_request *r, uint64_t birth_mask, struct outcome *o)
 {
     struct avf_report *report = r->seat->report;
-    int32_t engine = avf_probe_engine();
+    const avf_facts *facts;
+    o->step = AVF_STEP_PROBE;
+    o->error = -avf_probe_once(&facts);
+    if (o->error == 0)
+        o->error = facts->pidfd_wait ? ENOSYS : report->cancel;
+    if (o->error)
+        return;
+    int32_t engine = avf_probe_engine(facts);
     struct avf_child child = {
         .plan = r->plan,
         .report = report,
@@ -166,11 +173,8 @@ static void worker_run(struct avf_request *r, uint64_t birth_mask, struct outcom
         .envp = r->envp,
         .fd_source = r->fd_source,
         .sigmask = r->sigmask,
+        .reset_handlers = facts->clear_sighand != 0,
     };
-    o->step = AVF_STEP_PROBE;
-    o->error = avf_probe_once()->pidfd_wait ? ENOSYS : report->cancel;
-    if (o->error)
-        return;
     avf_plan_split(r->plan, r->plan->argv_offset, r->plan->argv_count, r->argv);
     avf_plan_split(r->plan, r->plan->envp_offset, r->plan->envp_count, r->envp);
     o->error = -worker_make_pipes(r, &o->step);
@@ -178,7 +182,7 @@ static void worker_run(struct avf_request *r, uint64_t birth_mask, struct outcom
         return;
     uint32_t above = worker_resolve_fds(r, &child);
     if (r->plan->flags & AVF_PLAN_CLOSE_FDS && above <= WORKER_UNSHARE_BELOW && !(engine & AVF_REPORT_PIPE) &&
-        !avf_probe_once()->close_range && !unshare_refused)
+        !facts->close_range && !unshare_refused)
         child.unshare_from = above;
 
     for (;;) {
