@@ -122,6 +122,19 @@ CHILD_FN int child_place_fds(const struct avf_child *c)
     return report_fd;
 }
 
+/* THREAD child. The table is shared until here. Unshares it, and with it drops everything from
+ * unshare_from on. Inherited streams whose duplicates sit above that are used where they are, if they
+ * still are what they were at the call: kcmp(2) tells, exactly. */
+CHILD_FN void child_unshare_fds(const struct avf_child *c)
+{
+    child_check(c, AVF_STEP_UNSHARE_FDS, sys_close_range(c->unshare_from, ~0U, AVF_CLOSE_RANGE_UNSHARE));
+    long self = AVF_SYS4(SYS_getpid, 0, 0, 0, 0);
+    for (int i = 0; i < 3; i++)
+        if (c->same_as[i] >= 0 &&
+            AVF_SYS6(SYS_kcmp, c->parent_pid, self, AVF_KCMP_FILE, c->same_as[i], i, 0) != 0)
+            child_fail(c, AVF_STEP_UNSHARE_FDS, -ESTALE);
+}
+
 /* THREAD child. */
 CHILD_FN void child_restore_signals(const struct avf_child *c)
 {
@@ -251,7 +264,7 @@ __attribute__((noinline, noreturn)) void avf_child_run(void *arg)
         child_fail(c, AVF_STEP_CLONE, -report->cancel);
     if (c->unshare_from) {
         report->step = AVF_STEP_UNSHARE_FDS;
-        child_check(c, AVF_STEP_UNSHARE_FDS, sys_close_range(c->unshare_from, ~0U, AVF_CLOSE_RANGE_UNSHARE));
+        child_unshare_fds(c);
     }
     child_reset_signals(c);
     int report_fd = child_place_fds(c);

@@ -23,6 +23,8 @@ struct avf_child {
     int32_t *fd_source;      /* one for each of the plan's pass_fds; the child's to change */
     int32_t stdio_source[3]; /* a descriptor, or AVF_STDIO_DEVNULL, or AVF_CHILD_CLOSED */
     int32_t report_fd;       /* CLOEXEC, only closed by exec or exit; -1 in memory mode */
+    int32_t same_as[3];      /* with unshare_from: the parent's duplicate that stdio i must equal, or -1 */
+    int32_t parent_pid;      /* for that */
     uint32_t unshare_from;   /* > 0: the table is shared (CLONE_FILES); unshare and drop from here */
     int32_t reset_handlers;  /* the kernel did not (no CLONE_CLEAR_SIGHAND) */
     uint64_t sigmask;        /* the caller's */

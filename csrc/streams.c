@@ -15,8 +15,6 @@
 #include "state.h"
 #include "sys.h"
 
-enum { STREAMS_KCMP_FILE = 0 };
-
 /* THREAD any. */
 static void streams_close(struct avf_streams *streams)
 {
@@ -41,8 +39,7 @@ static int streams_are_current(const struct avf_streams *streams)
     for (int i = 0; i < 3; i++) {
         if (stream_is_inheritable(i) != (streams->fd[i] >= 0))
             return 0;
-        if (streams->fd[i] >= 0 &&
-            AVF_SYS6(SYS_kcmp, self, self, STREAMS_KCMP_FILE, i, streams->fd[i], 0) != 0)
+        if (streams->fd[i] >= 0 && AVF_SYS6(SYS_kcmp, self, self, AVF_KCMP_FILE, i, streams->fd[i], 0) != 0)
             return 0;
     }
     return 1;

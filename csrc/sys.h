@@ -45,6 +45,9 @@
 /* linux/close_range.h */
 #define AVF_CLOSE_RANGE_UNSHARE 2U
 
+/* linux/kcmp.h */
+#define AVF_KCMP_FILE 0
+
 /* linux/wait.h; glibc has P_PIDFD since 2.36 */
 #define AVF_P_PIDFD 3
 #define AVF_WALL    0x40000000 /* __WALL: children of any exit signal */

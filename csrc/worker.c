@@ -37,7 +37,8 @@ struct outcome {
     int64_t started_ns, resumed_ns;
 };
 
-static _Atomic int unshare_refused; /* seen once, by any worker: close_range(UNSHARE) does not work */
+/* Seen once, by any worker: close_range(UNSHARE) does not work; kcmp did not find a stream the same. */
+static _Atomic int unshare_refused, streams_refused;
 
 /* THREAD worker. The pipes' numbers appear in the request under the lock, whole, for fork(). */
 static int worker_make_pipes(struct avf_request *r, int32_t *ret_step)
@@ -71,10 +72,9 @@ static int worker_make_pipes(struct avf_request *r, int32_t *ret_step)
     return error;
 }
 
-/* THREAD worker. The child's view of the descriptors. RETURNS the number above all sources. */
-static uint32_t worker_resolve_fds(const struct avf_request *r, struct avf_child *child)
+/* THREAD worker. The child's view of the descriptors, in a table that clone copies. */
+static void worker_resolve_fds(const struct avf_request *r, struct avf_child *child)
 {
-    int32_t highest = 2;
     for (int i = 0; i < 3; i++) {
         int kind = r->plan->stdio[i], fd = AVF_CHILD_CLOSED;
         if (kind == AVF_STDIO_PIPE)
@@ -88,11 +88,34 @@ static uint32_t worker_resolve_fds(const struct avf_request *r, struct avf_child
         else
             fd = r->stdio_source[i];
         child->stdio_source[i] = fd;
-        highest = fd > highest ? fd : highest;
+        child->same_as[i] = -1;
+    }
+    child->unshare_from = 0;
+}
+
+/* THREAD worker. The same in a table that the child unshares: sources must sit on low numbers. A
+ * duplicate of an inherited stream may not; then the stream itself will do, if it is still the same. */
+static void worker_prefer_unshare(const struct avf_request *r, struct avf_child *child)
+{
+    int32_t source[3], same_as[3] = {-1, -1, -1}, highest = 2;
+    for (int i = 0; i < 3; i++) {
+        source[i] = child->stdio_source[i];
+        if (r->plan->stdio[i] == AVF_STDIO_INHERIT && source[i] >= WORKER_UNSHARE_BELOW && !streams_refused) {
+            same_as[i] = source[i];
+            source[i] = i;
+        } else if (r->plan->stdio[i] == AVF_STDIO_STDOUT) {
+            source[i] = source[1];
+        }
+        highest = source[i] > highest ? source[i] : highest;
     }
     for (uint32_t i = 0; i < r->plan->fd_count; i++)
         highest = r->fd_source[i] > highest ? r->fd_source[i] : highest;
-    return (uint32_t)highest + 1;
+    if (highest >= WORKER_UNSHARE_BELOW)
+        return;
+    memcpy(child->stdio_source, source, sizeof source);
+    memcpy(child->same_as, same_as, sizeof same_as);
+    child->parent_pid = getpid();
+    child->unshare_from = (uint32_t)highest + 1;
 }
 
 /* THREAD worker. Takes the pidfd back from those who might signal through it. */
@@ -180,10 +203,10 @@ static void worker_run(struct avf_request *r, uint64_t birth_mask, struct outcom
     o->error = -worker_make_pipes(r, &o->step);
     if (o->error)
         return;
-    uint32_t above = worker_resolve_fds(r, &child);
-    if (r->plan->flags & AVF_PLAN_CLOSE_FDS && above <= WORKER_UNSHARE_BELOW && !(engine & AVF_REPORT_PIPE) &&
-        !facts->close_range && !unshare_refused)
-        child.unshare_from = above;
+    worker_resolve_fds(r, &child);
+    if (r->plan->flags & AVF_PLAN_CLOSE_FDS && !(engine & AVF_REPORT_PIPE) && !facts->close_range &&
+        !unshare_refused)
+        worker_prefer_unshare(r, &child);
 
     for (;;) {
         long pid = worker_clone(r, &child, engine, birth_mask);
@@ -212,8 +235,11 @@ static void worker_run(struct avf_request *r, uint64_t birth_mask, struct outcom
         o->error = report->cancel ? report->cancel : report->error;
         if (o->step != AVF_STEP_UNSHARE_FDS || !o->error || report->cancel)
             return;
-        unshare_refused = 1;
-        child.unshare_from = 0;
+        if (o->error == ESTALE)
+            streams_refused = 1;
+        else
+            unshare_refused = 1;
+        worker_resolve_fds(r, &child);
     }
 }
 
