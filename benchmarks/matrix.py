@@ -1,0 +1,262 @@
+"""What is measured for which goal: groups of measurements that are run in turns, round after round."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks import peer_programs
+from benchmarks.peer_programs import Peer
+from benchmarks.scale import Scale
+from benchmarks.settings import Settings
+
+GOALS = ("S1", "S2", "S3", "T1", "T2", "C1", "L1", "M1")
+LIMIT_THREADS = 2
+OPTIONS = (
+    "cwd",
+    "umask",
+    "start_new_session",
+    "process_group",
+    "pass_fds",
+    "restore_signals=False",
+    "close_fds=False",
+)
+# Needs aiovfork.
+TIMEOUT = "spawn_timeout"
+# Pipes have a price of their own (transports, streams): compared with asyncio's, not with a bare spawn.
+PIPES = "pipes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A way to spawn: what is compared."""
+
+    label: str
+    settings: dict[str, Any]
+    # The part of the usual number of spawns that it gets, where it would take too long.
+    share: float = 1.0
+
+
+AIOVFORK = Variant("aiovfork", {})
+AIOVFORK_UVLOOP = Variant("aiovfork on uvloop", {"loop": "uvloop"})
+ASYNCIO = Variant("asyncio", {"spawner": "asyncio"})
+# CPython 3.13 spawns a path by posix_spawn, a name by its own code; 3.11 both by its own.
+ASYNCIO_NAME = Variant("asyncio, bare name", {"spawner": "asyncio", "command": "true"})
+# It makes Popen fork, as user= and group= do.
+ASYNCIO_PREEXEC = Variant("asyncio, preexec_fn", {"spawner": "asyncio", "option": "preexec_fn"})
+UVLOOP = Variant("uvloop", {"spawner": "asyncio", "loop": "uvloop"}, share=0.2)
+THREAD = Variant("to_thread(Popen)", {"spawner": "to_thread"})
+NOTHING = Variant("no spawn, as many wake-ups", {"spawner": "nothing"})
+
+SUBJECTS = (AIOVFORK, AIOVFORK_UVLOOP)
+EVERYBODY = (AIOVFORK, AIOVFORK_UVLOOP, ASYNCIO, ASYNCIO_NAME, UVLOOP, THREAD)
+
+
+@dataclasses.dataclass(frozen=True)
+class PeerRun:
+    """A run of a peer in another language."""
+
+    peer: Peer
+    at_a_time: int
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """Who, under which condition, and how it is run."""
+
+    label: str
+    condition: str
+    what: Settings | PeerRun
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Measurements that are compared with each other, and the goals that they serve."""
+
+    name: str
+    goals: tuple[str, ...]
+    rounds: int
+    measurements: tuple[Measurement, ...]
+
+
+def _measure(scenario: str, variant: Variant, condition: str = "", **settings: Any) -> Measurement:
+    chosen = {**variant.settings, **settings}
+    return Measurement(variant.label, condition, Settings(scenario=scenario, **chosen))
+
+
+def _stall(scale: Scale, variant: Variant, condition: str = "", **settings: Any) -> Measurement:
+    return _measure("stall", variant, condition, count=scale.stalls, budget=scale.budget, **settings)
+
+
+def _stalls(scale: Scale) -> Iterator[Group]:
+    yield Group(
+        "stall", ("S1",), scale.rounds, tuple(_stall(scale, variant) for variant in (*EVERYBODY, NOTHING))
+    )
+    yield Group(
+        "direct",
+        ("S1",),
+        scale.rounds,
+        tuple(
+            _measure("direct", variant, count=scale.stalls, budget=scale.budget)
+            for variant in (AIOVFORK, AIOVFORK_UVLOOP, ASYNCIO, UVLOOP)
+        ),
+    )
+    yield Group(
+        "heap",
+        ("S2",),
+        scale.few_rounds,
+        tuple(
+            _stall(scale, variant, condition, heap_mb=megabytes)
+            for condition, megabytes in (("", 0), (scale.heap, scale.heap_mb))
+            for variant in (*EVERYBODY, ASYNCIO_PREEXEC)
+        ),
+    )
+    for megabytes in scale.curve_mb:
+        yield Group(
+            f"heap of {megabytes} MB",
+            ("S2",),
+            1,
+            tuple(_stall(scale, variant, heap_mb=megabytes) for variant in (*EVERYBODY, ASYNCIO_PREEXEC)),
+        )
+    yield Group(
+        "fds",
+        ("S2",),
+        scale.few_rounds,
+        tuple(
+            _stall(scale, variant, condition, fds=count)
+            for condition, count in (("", 0), (scale.many_fds, scale.fds))
+            for variant in EVERYBODY
+        ),
+    )
+    yield Group(
+        "options",
+        ("S2",),
+        scale.few_rounds,
+        (
+            _stall(scale, AIOVFORK),
+            *(_stall(scale, AIOVFORK, option, option=option) for option in (*OPTIONS, TIMEOUT, PIPES)),
+            _stall(scale, ASYNCIO, PIPES, option=PIPES),
+        ),
+    )
+
+
+def _slow_execs(scale: Scale) -> Iterator[Group]:
+    variants = (AIOVFORK, AIOVFORK_UVLOOP, ASYNCIO, UVLOOP, THREAD)
+    stall: dict[str, Any] = {"count": scale.stalls // 2, "budget": scale.hung / 2}
+    slow: dict[str, Any] = {"count": scale.held, "seconds": scale.held_exec}
+    sleep = f"/bin/sleep {scale.held_exec}"
+    lags = max(scale.held // 4, 1)
+    yield Group(
+        "slow exec",
+        ("S3",),
+        scale.few_rounds,
+        (
+            *(_stall(scale, subject) for subject in SUBJECTS),
+            # The same two wake-ups as far apart, without the slow exec: what cold caches do.
+            *(
+                _measure("stall", subject, "child runs as long", count=scale.held, command=sleep)
+                for subject in SUBJECTS
+            ),
+            *(_measure("slow", variant, "slow exec", **slow) for variant in variants),
+            *(_measure("hung", variant, "hung exec", seconds=scale.hung, **stall) for variant in variants),
+            *(_measure("slow_lag", variant, "lag", **{**slow, "count": lags}) for variant in variants),
+        ),
+    )
+
+
+def _rates(scale: Scale) -> Iterator[Group]:
+    def rate(variant: Variant, condition: str = "", **settings: Any) -> Measurement:
+        return _measure("rate", variant, condition, count=int(scale.spawns * variant.share), **settings)
+
+    yield Group(
+        "rate",
+        ("T1", "C1"),
+        scale.rounds,
+        (
+            *(
+                Measurement(
+                    peer.label,
+                    "",
+                    PeerRun(
+                        peer,
+                        LIMIT_THREADS if peer is peer_programs.LIMIT else 16,
+                        scale.spawns // 2 if peer is peer_programs.NODE else scale.spawns,
+                    ),
+                )
+                for peer in peer_programs.ALL
+            ),
+            *(rate(variant) for variant in EVERYBODY),
+        ),
+    )
+    yield Group(
+        "rate and fds",
+        ("T2",),
+        scale.few_rounds,
+        tuple(
+            rate(variant, condition, fds=count)
+            for condition, count in (("", 0), (scale.many_fds, scale.fds))
+            for variant in (AIOVFORK, AIOVFORK_UVLOOP, ASYNCIO, UVLOOP, THREAD)
+        ),
+    )
+
+
+def _lags(scale: Scale) -> Iterator[Group]:
+    variants = (AIOVFORK, AIOVFORK_UVLOOP, ASYNCIO, UVLOOP, THREAD)
+    spawns: dict[str, Any] = {"count": int(500 * scale.lag), "seconds": scale.lag}
+    for scenario in ("tick", "heartbeat"):
+        yield Group(
+            scenario,
+            ("L1",),
+            scale.few_rounds,
+            tuple(_measure(scenario, variant, **spawns) for variant in (*variants, NOTHING)),
+        )
+    yield Group(
+        "beat",
+        ("L1",),
+        scale.few_rounds,
+        tuple(_measure("beat", variant, seconds=scale.lag) for variant in variants),
+    )
+    yield Group(
+        "burst",
+        ("L1",),
+        scale.rounds,
+        tuple(_measure("burst", variant, count=scale.burst) for variant in variants),
+    )
+
+
+def _many(scale: Scale) -> Iterator[Group]:
+    def many(scenario: str, variant: Variant, condition: str, count: int) -> Measurement:
+        return _measure(scenario, variant, condition, count=count, command="cat")
+
+    yield Group(
+        "many",
+        ("M1",),
+        1,
+        (
+            *(many("many", subject, "all", scale.many) for subject in SUBJECTS),
+            *(many("many", subject, "a quarter", scale.many // 4) for subject in SUBJECTS),
+            *(many("many", variant, "all", scale.many_peers) for variant in (ASYNCIO, UVLOOP, THREAD)),
+            *(
+                many("objects", variant, "objects", scale.many // 10)
+                for variant in (*SUBJECTS, ASYNCIO, UVLOOP, THREAD)
+            ),
+        ),
+    )
+
+
+def groups(scale: Scale) -> list[Group]:
+    """Everything."""
+    return [*_rates(scale), *_stalls(scale), *_slow_execs(scale), *_lags(scale), *_many(scale)]
+
+
+def only(selected: list[Group], goals: set[str]) -> list[Group]:
+    """The groups that these goals need."""
+    return [group for group in selected if goals.intersection(group.goals)]
+
+
+def reduced(selected: list[Group], labels: set[str]) -> list[Group]:
+    """The groups with the measurements of these labels only."""
+    return [
+        dataclasses.replace(group, measurements=tuple(m for m in group.measurements if m.label in labels))
+        for group in selected
+    ]
