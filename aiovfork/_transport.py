@@ -90,6 +90,9 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             await self._started
             if self._open_pipes:
                 await self._connect_pipes()
+        except GeneratorExit:  # the task was destroyed: no loop is there to wait in, the core cleans up
+            self.close()
+            raise
         except BaseException:
             await self._undo()
             raise
@@ -244,8 +247,9 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if self._closing:
             return
         self._closing = True
-        for pipe in self._pipes.values():
-            pipe.close()
+        if not self._loop.is_closed():
+            for pipe in self._pipes.values():
+                pipe.close()
         self._close_parent_ends()
         if self._state is State.SUBMITTED:
             self._port.cancel(self._ticket)
