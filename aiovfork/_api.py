@@ -9,7 +9,7 @@ import asyncio
 import subprocess
 import sys
 from asyncio.log import logger
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 from aiovfork import _plan
@@ -139,7 +139,7 @@ def _shell_args(cmd: Any, options: Options) -> tuple[StrOrBytesPath, ...]:
 
 
 async def _create(
-    args: Sequence[StrOrBytesPath],
+    args: tuple[StrOrBytesPath, ...],
     stdin: Stdio,
     stdout: Stdio,
     stderr: Stdio,
@@ -156,7 +156,7 @@ async def _create(
 async def _spawn(
     loop: asyncio.AbstractEventLoop,
     protocol: asyncio.SubprocessProtocol,
-    args: Sequence[StrOrBytesPath],
+    args: tuple[StrOrBytesPath, ...],
     stdin: Stdio,
     stdout: Stdio,
     stderr: Stdio,
@@ -164,13 +164,15 @@ async def _spawn(
     what: str,
 ) -> SubprocessTransport:
     plan = _plan.build(args, stdin, stdout, stderr, options)
+    if what is _SHELL_COMMAND:
+        plan.popen_args = args[2]
     sys.audit("subprocess.Popen", plan.program, list(args), options.cwd, options.env)
     transport = SubprocessTransport(loop, port_of(loop), protocol, plan)
     if not loop.get_debug():
         await transport.start(options.spawn_timeout)
         return transport
     # The arguments may be long or secret: only the program, or the shell's command, is named.
-    what = f"{what} {(args[2] if what is _SHELL_COMMAND else args[0])!r}"
+    what = f"{what} {plan.called!r}"
     logger.debug("%s", " ".join([what, *_describe_stdio(stdin, stdout, stderr)]))
     await transport.start(options.spawn_timeout)
     logger.info("%s: %r", what, transport)

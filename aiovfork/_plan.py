@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from aiovfork._binding import PLAN, PLAN_STEP, lib
-from aiovfork._compat import environ_bytes
-from aiovfork._options import Env, Options, Stdio, StrOrBytesPath
+from aiovfork._environment import given_environment, own_environment, strings
+from aiovfork._options import Options, Stdio, StrOrBytesPath
 
 _STEP_CHDIR: Final[int] = lib.AVF_STEP_CHDIR
 _STEP_UMASK: Final[int] = lib.AVF_STEP_UMASK
@@ -42,12 +42,17 @@ class Plan:
 
     block: bytes
     program: StrOrBytesPath
-    args: Sequence[StrOrBytesPath]
+    popen_args: tuple[StrOrBytesPath, ...] | StrOrBytesPath  # Popen.args: of a shell only the command
     cwd: StrOrBytesPath | None
+
+    @property
+    def called(self) -> StrOrBytesPath:
+        """What asyncio's logs call it: argv[0], or the shell's command."""
+        return self.popen_args[0] if isinstance(self.popen_args, tuple) else self.popen_args
 
 
 def build(
-    args: Sequence[StrOrBytesPath], stdin: Stdio, stdout: Stdio, stderr: Stdio, options: Options
+    args: tuple[StrOrBytesPath, ...], stdin: Stdio, stdout: Stdio, stderr: Stdio, options: Options
 ) -> Plan:
     """Describe a child.
 
@@ -57,17 +62,18 @@ def build(
         OverflowError: A number that does not fit a C int.
     """
     program = args[0] if options.executable is None else options.executable
-    argv = _strings([os.fsencode(arg) for arg in args])
+    argv = strings([os.fsencode(arg) for arg in args])
     executable = os.fsencode(program)
-    _strings([executable])
+    strings([executable])
     if options.env is None:
-        env_block, env_count, path = _own_environment()
+        env_block, env_count, path = own_environment()
     else:
-        env_block, env_count, path = _environment(options.env)
+        env_block, env_count, path = given_environment(options.env)
     paths, path_count = _candidates(executable, path)
     steps, cwd = _steps(options)
-    fds = _pass_fds(options)
-    close_fds = options.close_fds or bool(fds)
+    pass_fds = _pass_fds(options)
+    fds = array.array("i", [fd for fd in pass_fds if fd > _STDERR]).tobytes()
+    close_fds = options.close_fds or bool(pass_fds)
 
     paths_at = PLAN.size + len(steps) + len(fds)
     argv_at = paths_at + len(paths)
@@ -81,9 +87,9 @@ def build(
         _PLAN_VERSION,
         _PLAN_CLOSE_FDS if close_fds else 0,
         _c_int(options.pipesize),
-        _stdio(stdin, 0),
-        _stdio(stdout, 1),
-        _stdio(stderr, 2),
+        _stdio(stdin, 0, pass_fds),
+        _stdio(stdout, 1, pass_fds),
+        _stdio(stderr, 2, pass_fds),
         len(steps) // PLAN_STEP.size,
         len(fds) // 4,
         paths_at,
@@ -97,23 +103,16 @@ def build(
     return Plan(b"".join((header, steps, fds, paths, argv, env_block, cwd)), program, args, options.cwd)
 
 
-def _strings(items: Sequence[bytes]) -> bytes:
-    """Join to NUL-terminated strings."""
-    joined = b"\0".join(items) + b"\0"
-    if joined.count(b"\0") != len(items):
-        raise ValueError("embedded null byte")
-    return joined
-
-
 def _c_int(value: int) -> int:
     if not -_INT_MAX - 1 <= value <= _INT_MAX:
         raise OverflowError("Python int too large to convert to C int")
     return value
 
 
-def _stdio(value: Any, number: int) -> int:
+def _stdio(value: Any, number: int, pass_fds: Sequence[int]) -> int:
     if value is None:
-        return _STDIO_INHERIT
+        # A standard stream in pass_fds is passed even if it is not inheritable by itself.
+        return number if number in pass_fds else _STDIO_INHERIT
     if not isinstance(value, int):
         value = value.fileno()  # AttributeError otherwise, as with Popen
     if value < 0 and (value < subprocess.DEVNULL or (value == subprocess.STDOUT and number != _STDERR)):
@@ -134,7 +133,7 @@ def _steps(options: Options) -> tuple[bytes, bytes]:
         return _RESTORE_SIGNALS_ONLY, b""
     steps, cwd = [], b""
     if options.cwd is not None:
-        cwd = _strings([os.fsencode(options.cwd)])
+        cwd = strings([os.fsencode(options.cwd)])
         steps.append((_STEP_CHDIR, 0))
     if options.umask != -1:
         if options.umask < 0:
@@ -151,48 +150,16 @@ def _steps(options: Options) -> tuple[bytes, bytes]:
     return b"".join([PLAN_STEP.pack(step, 0, value) for step, value in steps]), cwd
 
 
-def _pass_fds(options: Options) -> bytes:
+def _pass_fds(options: Options) -> Sequence[int]:
     fds: Iterable[int] = options.pass_fds
     if not fds:
-        return b""
+        return ()
     fds = sorted(set(map(int, fds)))
     if fds and not options.close_fds:
         warnings.warn("pass_fds overriding close_fds.", RuntimeWarning, stacklevel=2)
     if fds and (fds[0] < 0 or fds[-1] > _INT_MAX):
         raise ValueError("bad value(s) in fds_to_keep")
-    # 0, 1 and 2 reach the child anyway, as stdin, stdout and stderr say.
-    return array.array("i", [fd for fd in fds if fd > _STDERR]).tobytes()
-
-
-def _environment(env: Env) -> tuple[bytes, int, bytes]:
-    """Return the strings of env, their number, and its PATH."""
-    items: list[bytes] = []
-    path: bytes | None = None
-    for key, value in env.items():
-        name = os.fsencode(key)
-        if b"=" in name:
-            raise ValueError("illegal environment variable name")
-        content = os.fsencode(value)
-        if name == b"PATH":
-            if path is not None:
-                raise ValueError("env cannot contain 'PATH' and b'PATH' keys")
-            path = content
-        items.append(name + b"=" + content)
-    block = _strings(items) if items else b""
-    return block, len(items), os.fsencode(os.defpath) if path is None else path
-
-
-_own: tuple[dict[bytes, bytes], tuple[bytes, int, bytes]] | None = None
-
-
-def _own_environment() -> tuple[bytes, int, bytes]:
-    """As _environment(os.environ), encoded anew only when it has changed."""
-    global _own  # noqa: PLW0603  # one cache; a race between threads costs an encoding, nothing else
-    now = environ_bytes()
-    known = _own
-    if known is None or known[0] != now:
-        known = _own = (dict(now), _environment(now))
-    return known[1]
+    return fds
 
 
 def _candidates(executable: bytes, path: bytes) -> tuple[bytes, int]:

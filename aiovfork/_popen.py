@@ -5,7 +5,6 @@ Layer: beside the transport. Thread: the loop's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +20,9 @@ class PopenView:
 
     __slots__ = ("_transport", "args")
 
-    def __init__(self, transport: SubprocessTransport, args: Sequence[StrOrBytesPath]) -> None:
+    def __init__(
+        self, transport: SubprocessTransport, args: tuple[StrOrBytesPath, ...] | StrOrBytesPath
+    ) -> None:
         self._transport = transport
         self.args = args
 
@@ -52,4 +53,4 @@ class PopenView:
         self._transport.kill()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} pid={self.pid} returncode={self.returncode} args={list(self.args)!r}>"
+        return f"<{type(self).__name__} pid={self.pid} returncode={self.returncode} args={self.args!r}>"

@@ -191,7 +191,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         for callback, args in pending:
             self._schedule(callback, *args)
         if self._loop.get_debug():
-            logger.debug("process %r created: pid %s", self._plan.program, self.get_pid())
+            logger.debug("process %r created: pid %s", self._plan.called, self.get_pid())
         self._finish_if_drained()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
@@ -247,6 +247,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if self._closing:
             return
         self._closing = True
+        if self._state in ALIVE and self._loop.get_debug():
+            logger.warning("Close running child process: kill %r", self)
         if not self._loop.is_closed():
             for pipe in self._pipes.values():
                 pipe.close()
@@ -272,7 +274,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return "subprocess" (what asyncio users read of a Popen), "spawn_info", "pidfd" or default."""
         if name == "subprocess" and self._event is not None:
-            return PopenView(self, self._plan.args)
+            return PopenView(self, self._plan.popen_args)
         if name == "spawn_info" and self._event is not None:
             return self.spawn_info
         if name == "pidfd" and self.pidfd is not None:
