@@ -28,6 +28,7 @@ _PLAN_CLOSE_FDS: Final[int] = lib.AVF_PLAN_CLOSE_FDS
 _PLAN_VERSION: Final[int] = lib.AVF_PLAN_VERSION
 _RESTORE_SIGNALS_ONLY: Final = PLAN_STEP.pack(_STEP_RESTORE_SIGNALS, 0, 0)
 _INT_MAX: Final = 2**31 - 1
+_STDOUT: Final = 1
 _STDERR: Final = 2
 _STDIO: Final = (("stdin", "or DEVNULL"), ("stdout", "or DEVNULL"), ("stderr", "STDOUT or DEVNULL"))
 
@@ -71,6 +72,8 @@ def build(
         env_block, env_count, path = given_environment(options.env)
     paths, path_count = _candidates(executable, path)
     steps, cwd = _steps(options)
+    if stderr == subprocess.STDOUT and stdout is None:
+        stderr = _STDOUT  # given, so that it reaches stderr even if it is not inheritable by itself
     pass_fds = _pass_fds(options)
     fds = array.array("i", [fd for fd in pass_fds if fd > _STDERR]).tobytes()
     close_fds = options.close_fds or bool(pass_fds)
