@@ -93,17 +93,16 @@ static void drain_rearm(struct avf_port *port)
 }
 
 /* THREAD loop. Somebody else has reaped the child (waitpid(-1), SIGCHLD ignored): the kernel still
- * knows, since 6.15; before, asyncio's convention. */
-static void drain_recover_status(int pidfd, avf_event *event)
+ * knows, since 6.15; before, asyncio's convention. RETURNS 0 while the other one is still about it. */
+static int drain_recover_status(int pidfd, avf_event *event)
 {
     struct sys_pidfd_info info = {.mask = AVF_PIDFD_INFO_EXIT};
-    if (ioctl(pidfd, AVF_PIDFD_GET_INFO, &info) == 0 && info.mask & AVF_PIDFD_INFO_EXIT) {
-        event->status = info.exit_code;
-        event->flags = AVF_STATUS_RECOVERED;
-    } else {
-        event->status = 255 << 8;
-        event->flags = AVF_STATUS_UNKNOWN;
-    }
+    int gone = ioctl(pidfd, AVF_PIDFD_GET_INFO, &info) < 0;
+    if (!gone && !(info.mask & AVF_PIDFD_INFO_EXIT))
+        return 0;
+    event->status = gone ? 255 << 8 : info.exit_code;
+    event->flags = gone ? AVF_STATUS_UNKNOWN : AVF_STATUS_RECOVERED;
+    return 1;
 }
 
 /* THREAD loop. RETURNS 1 and fills the event if the child of that pidfd has exited, else 0. */
@@ -117,8 +116,8 @@ static int drain_reap(int pidfd, avf_event *event)
     if (error == 0 && info.si_pid == 0)
         return 0;
     if (error < 0)
-        drain_recover_status(pidfd, event);
-    else if (info.si_code == CLD_EXITED)
+        return drain_recover_status(pidfd, event);
+    if (info.si_code == CLD_EXITED)
         event->status = info.si_status << 8;
     else
         event->status = info.si_status | (info.si_code == CLD_DUMPED ? 0x80 : 0);

@@ -192,13 +192,23 @@ void avf_port_fail(struct avf_port *port, struct avf_slot *slot, int32_t error, 
 }
 
 /* THREAD loop. */
+static void port_count_failure(void)
+{
+    avf_lock();
+    avf_state.counters.failed++;
+    avf_unlock();
+}
+
+/* THREAD loop. */
 int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, int32_t *ret_step)
 {
     struct avf_request *request;
     struct avf_slot *slot = NULL;
     int start = 0, error = avf_request_create(plan, size, &request, ret_step);
-    if (error < 0)
+    if (error < 0) {
+        port_count_failure();
         return error;
+    }
     *ret_step = AVF_STEP_MEMORY;
     avf_lock();
     error = port->closed ? -EBADF : avf_slot_take(&slot);
@@ -222,7 +232,9 @@ int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, int32_t *ret_
         avf_slot_release(slot);
         avf_unlock();
     }
-    if (error < 0)
+    if (error < 0) {
         avf_request_free(request);
+        port_count_failure();
+    }
     return error < 0 ? error : ticket;
 }

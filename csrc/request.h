@@ -21,7 +21,7 @@ struct avf_request {
     /* owned; guarded by lock */
     int32_t child_end[3], parent_end[3];
     /* written by the kernel in the middle of clone, taken back under the lock */
-    volatile int32_t pidfd;
+    _Atomic int32_t pidfd;
 };
 
 /* THREAD loop. Copies and checks the plan, duplicates the caller's descriptors, takes the caller's

@@ -12,6 +12,8 @@
 
 struct avf_state avf_state = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+static int fork_watched;
+
 /* THREAD any. */
 int64_t avf_now(void)
 {
@@ -173,21 +175,22 @@ static void fork_child(void)
     avf_state.reports = NULL;
 }
 
+/* THREAD any, when the extension is loaded, before any lock can be held: a fork() that runs while the
+ * first port is opened must already know of the lock. */
+__attribute__((constructor)) static void fork_watch(void)
+{
+    fork_watched = pthread_atfork(fork_prepare, fork_parent, fork_child) == 0;
+}
+
 /* THREAD any, under the lock. */
 int avf_state_ready(void)
 {
-    static int fork_handled;
     if (avf_state.reports)
         return 0;
     void *memory = mmap(NULL, AVF_SEATS * sizeof(struct avf_report), PROT_READ | PROT_WRITE,
                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
+    if (memory == MAP_FAILED || !fork_watched)
         return -ENOMEM;
-    if (!fork_handled && pthread_atfork(fork_prepare, fork_parent, fork_child) != 0) {
-        munmap(memory, AVF_SEATS * sizeof(struct avf_report));
-        return -ENOMEM;
-    }
-    fork_handled = 1;
     avf_state.reports = memory;
     seats_reset();
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
