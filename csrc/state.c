@@ -97,8 +97,22 @@ int avf_slot_take(struct avf_slot **ret_slot)
 }
 
 /* THREAD any, under the lock. */
+void avf_slot_orphan(struct avf_slot *slot)
+{
+    struct avf_parent *parent = slot->parent;
+    slot->parent = NULL;
+    if (!parent || --parent->living > 0)
+        return;
+    if (parent->left)
+        free(parent);
+    else if (parent->asleep)
+        pthread_cond_signal(&parent->gone);
+}
+
+/* THREAD any, under the lock. */
 void avf_slot_release(struct avf_slot *slot)
 {
+    avf_slot_orphan(slot);
     slot->state = AVF_SLOT_FREE;
     slot->port = NULL;
     slot->pidfd = -1;
@@ -149,6 +163,7 @@ static void fork_child(void)
             struct avf_slot *slot = &avf_state.chunks[c][i];
             if (slot->state == AVF_SLOT_FREE)
                 continue;
+            slot->parent = NULL; /* the workers are not here */
             if (slot->request)
                 avf_request_free(slot->request);
             if (slot->pidfd >= 0)
@@ -170,6 +185,7 @@ static void fork_child(void)
     }
     avf_state.ports = NULL;
     avf_state.waiting_ports = 0;
+    avf_state.parked = 0;
     memset(&avf_state.counters, 0, sizeof avf_state.counters);
     /* The parent's children in the window still write to the shared reports: leave them to it. */
     avf_state.reports = NULL;

@@ -18,7 +18,7 @@
  * A descriptor is closed by whoever took it out of a slot or request under the lock, after unlocking:
  * so nobody signals, and the child of a fork never closes, a number that is somebody else's by now.
  *
- * Deliberately absent: a thread that outlives its spawn. A worker is created by the thread that asks,
+ * Deliberately absent: a thread that serves later calls. A worker is created by the thread that asks,
  * and inherits that thread's confinement, scheduling and credentials, exactly as fork would. */
 #ifndef AVF_STATE_H
 #define AVF_STATE_H
@@ -30,11 +30,22 @@
 enum {
     AVF_SEATS = 256,                 /* hard cap of workers in the window */
     AVF_STUCK_NS = 20 * 1000 * 1000, /* a worker longer in the window does not count to the bound */
+    AVF_PARKED = 64,                 /* workers that outlive their spawns for their children's sake */
     AVF_CHILD_STACK = 32 * 1024,     /* of which child_run uses well under 4 KiB */
     AVF_WORKER_STACK = 128 * 1024,   /* the child's included */
 };
 
 struct avf_streams;
+
+/* A worker, as the kernel's parent of its children: while it lives, none of them gets a parent-death
+ * signal. Freed by the worker, or after it by the end of its last child. */
+struct avf_parent {
+    /* guarded by lock */
+    uint32_t living; /* children posted and not yet over */
+    uint8_t asleep;  /* the worker waits for `gone` without a time limit */
+    uint8_t left;    /* the worker has ended */
+    pthread_cond_t gone;
+};
 
 enum avf_slot_state { AVF_SLOT_FREE, AVF_SLOT_QUEUED, AVF_SLOT_STARTED, AVF_SLOT_POSTED, AVF_SLOT_ALIVE };
 
@@ -44,6 +55,7 @@ struct avf_slot {
     struct avf_slot *previous, *next; /* in one of: free, port->queue, port->done, port->unreaped */
     struct avf_port *port;            /* NULL once the port closed */
     struct avf_request *request;      /* QUEUED, STARTED */
+    struct avf_parent *parent;        /* POSTED, ALIVE; NULL once its worker has ended */
     int32_t state;                    /* enum avf_slot_state */
     int32_t pid, pidfd;               /* pidfd -1 where there is none */
     int32_t error, step, status, flags;
@@ -73,6 +85,7 @@ struct avf_state {
     struct avf_report *reports; /* MAP_SHARED, one for each seat */
     struct avf_port *ports;
     struct avf_streams *streams; /* the newest set that is in use, or NULL */
+    uint32_t parked;             /* workers that wait for their children */
     uint32_t bound;              /* max(4, 2 * cpus) */
     uint32_t waiting_ports;      /* ports whose queue is not empty */
     avf_counters counters;
@@ -96,6 +109,8 @@ void avf_slots_remove(struct avf_slots *list, struct avf_slot *slot);
 /* THREAD any, under the lock. RETURNS 0 or -ENOMEM; the slot is QUEUED, in no list. */
 int avf_slot_take(struct avf_slot **ret_slot);
 void avf_slot_release(struct avf_slot *slot);
+/* THREAD any, under the lock. The child has, for its parent, ended. */
+void avf_slot_orphan(struct avf_slot *slot);
 /* THREAD any, under the lock. RETURNS NULL for a ticket that is over. */
 struct avf_slot *avf_slot_find(uint64_t ticket);
 

@@ -1,7 +1,8 @@
 /* DESIGN: the worker.
  *
  * What: a short-lived pthread makes the pipes, clones with vfork semantics, finds out how it went and
- *     posts the outcome; it goes on with requests that were queued before it was born, then ends.
+ *     posts the outcome; it goes on with requests that were queued before it was born, then waits for its
+ *     children, if there is room to park, and ends.
  * Where: avf_worker_start on the thread that asks, so that the worker, and with it the child,
  *     inherits that thread's confinement; the rest on the worker.
  * Invariants: every signal, 32 and 33 included, is blocked while a child shares our memory, and
@@ -29,6 +30,9 @@
 
 /* Up to this number of a source, unsharing the table in the child copies less than clone would. */
 enum { WORKER_UNSHARE_BELOW = 256 };
+
+/* How long a worker waits for its children before it asks to be woken. */
+enum { WORKER_PARK_NS = 50 * 1000 * 1000 };
 
 /* worker only until posted */
 struct outcome {
@@ -256,7 +260,7 @@ static int32_t worker_hand_over(const struct avf_request *r, int pidfd)
 }
 
 /* THREAD worker, under the lock. */
-static void worker_fill_slot(struct avf_request *r, const struct outcome *o)
+static void worker_fill_slot(struct avf_request *r, const struct outcome *o, struct avf_parent *parent)
 {
     struct avf_slot *slot = r->slot;
     int64_t child_ns = r->seat->report->started_ns;
@@ -273,6 +277,9 @@ static void worker_fill_slot(struct avf_request *r, const struct outcome *o)
         slot->exec_ns = o->resumed_ns - child_ns;
     }
     if (o->pidfd >= 0) {
+        slot->parent = parent;
+        if (parent)
+            parent->living++;
         memcpy(slot->parent_end, r->parent_end, sizeof slot->parent_end);
         memset(r->parent_end, -1, sizeof r->parent_end);
     }
@@ -280,7 +287,8 @@ static void worker_fill_slot(struct avf_request *r, const struct outcome *o)
 
 /* THREAD worker. Hands the outcome to the port; a child that nobody wants any more is reaped first.
  * RETURNS the request that this worker starts next, or NULL. */
-static struct avf_request *worker_post(struct avf_request *r, struct outcome *o, int64_t born_ns)
+static struct avf_request *worker_post(struct avf_request *r, struct outcome *o, int64_t born_ns,
+                                       struct avf_parent *parent)
 {
     struct avf_port *port = r->port;
     struct avf_request *next;
@@ -300,7 +308,7 @@ static struct avf_request *worker_post(struct avf_request *r, struct outcome *o,
         avf_state.counters.abandoned++;
         avf_slot_release(r->slot);
     } else {
-        worker_fill_slot(r, o);
+        worker_fill_slot(r, o, parent);
         avf_slots_append(&port->done, r->slot);
         avf_port_signal(port);
     }
@@ -314,20 +322,63 @@ static struct avf_request *worker_post(struct avf_request *r, struct outcome *o,
     return next;
 }
 
+/* THREAD worker. RETURNS NULL where there is no memory; such a worker does not wait for its children. */
+static struct avf_parent *worker_make_parent(void)
+{
+    pthread_condattr_t monotonic;
+    struct avf_parent *parent = calloc(1, sizeof *parent);
+    if (!parent)
+        return NULL;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&parent->gone, &monotonic); /* holds no resource: never destroyed */
+    pthread_condattr_destroy(&monotonic);
+    return parent;
+}
+
+/* THREAD worker. The kernel sends a parent-death signal when the *thread* dies that created the child
+ * (prctl(2), PR_SET_PDEATHSIG). A program that asks for one itself (bwrap --die-with-parent, setpriv
+ * --pdeathsig) means this process. So the thread stays while its children live, as long as there are
+ * few such threads; beyond that the kernel's meaning holds. Most children end within the first wait,
+ * which costs their loop nothing. */
+static void worker_park(struct avf_parent *parent)
+{
+    int64_t until_ns = avf_now() + WORKER_PARK_NS;
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    avf_lock();
+    if (parent->living && avf_state.parked < AVF_PARKED) {
+        avf_state.parked++;
+        while (parent->living && pthread_cond_timedwait(&parent->gone, &avf_state.lock, &until) == 0)
+            ;
+        parent->asleep = 1;
+        while (parent->living)
+            pthread_cond_wait(&parent->gone, &avf_state.lock);
+        avf_state.parked--;
+    }
+    parent->left = 1;
+    int last = parent->living == 0;
+    avf_unlock();
+    if (last)
+        free(parent);
+}
+
 /* THREAD worker. SIGNALS at birth all blocked but libc's. OWNS the request, then those that follow:
  * what was in the queue when this thread was created could have been its own, since it inherited
  * the caller's confinement after that call too. What came later gets a thread that was born later. */
 static void *worker_main(void *arg)
 {
     struct avf_request *r = arg;
+    struct avf_parent *parent = worker_make_parent();
     int64_t born_ns = r->seat->started_ns; /* on the creator's thread, before pthread_create */
     prctl(PR_SET_NAME, "aiovfork");
     while (r) {
         struct outcome o = {.pidfd = -1, .started_ns = avf_now()};
         o.resumed_ns = o.started_ns;
         worker_run(r, ~AVF_LIBC_SIGNALS, &o);
-        r = worker_post(r, &o, born_ns);
+        r = worker_post(r, &o, born_ns, parent);
     }
+    if (parent)
+        worker_park(parent);
     return NULL;
 }
 
