@@ -1,0 +1,68 @@
+"""Spawns from a process that was started without some of its standard descriptors.
+
+Usage: closed_standard.py LOOP RESULT STDIN STDOUT STDERR, each of the last three "inherit", "pipe" or "null".
+Descriptors that are free at the start are soon those of the loop, of the port, of workers' pipes. Writes what
+the first child's and a later one's table is, as JSON, to the file RESULT; and subprocess' for comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any, Final
+
+sys.path.append(str(pathlib.Path(__file__).parents[2]))
+
+import aiovfork
+from tests.support.backends import LOOP_FACTORIES
+from tests.support.view import STOPPED, open_files, wait_stopped
+
+_KINDS: Final = {"inherit": None, "pipe": subprocess.PIPE, "null": subprocess.DEVNULL}
+
+
+def _table(pid: int) -> dict[int, str]:
+    wait_stopped(pid)
+    return open_files(pid)[0]
+
+
+async def _ours(stdio: dict[str, Any]) -> dict[int, str]:
+    process = await aiovfork.create_subprocess_exec(*STOPPED, **stdio)
+    try:
+        return _table(process.pid)
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+def _the_stdlibs(stdio: dict[str, Any]) -> dict[int, str]:
+    with subprocess.Popen(STOPPED, **stdio) as process:
+        try:
+            return _table(process.pid)
+        finally:
+            process.kill()
+
+
+async def _spawn(stdio: dict[str, Any]) -> list[dict[int, str]]:
+    first = await _ours(stdio)
+    busy = [await aiovfork.create_subprocess_exec("cat", stdin=subprocess.PIPE) for _ in range(2)]
+    later = await _ours(stdio)
+    for process in busy:
+        await process.communicate()
+    return [_the_stdlibs(stdio), first, later]
+
+
+def main(loop: str, result: str, *kinds: str) -> None:
+    """Spawn, and write what was seen."""
+    stdio = dict(zip(("stdin", "stdout", "stderr"), map(_KINDS.__getitem__, kinds), strict=True))
+    with asyncio.Runner(loop_factory=LOOP_FACTORIES[loop]) as runner:
+        found = runner.run(_spawn(stdio))
+    pathlib.Path(result).write_text(json.dumps(found))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

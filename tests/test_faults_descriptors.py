@@ -1,0 +1,121 @@
+"""Descriptors in odd places: closed standard ones from the start, wrong ones, and those of somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import aiovfork
+from aiovfork import DEVNULL, PIPE
+from tests.support.backends import LOOP_FACTORIES
+from tests.support.window import reaped
+
+CLOSED_STANDARD = pathlib.Path(__file__).parent / "children" / "closed_standard.py"
+SUBSETS = [closed for count in range(1, 4) for closed in itertools.combinations(range(3), count)]
+
+
+@pytest.mark.parametrize("closed", SUBSETS, ids=str)
+@pytest.mark.parametrize("loop", LOOP_FACTORIES)
+def test_a_process_without_standard_descriptors(loop: str, closed: tuple[int, ...], tmp_path: pathlib.Path) -> None:
+    """P8. Started without 0, 1 or 2, so that the loop's and the core's own take their place: no child inherits those."""
+    shell = " ".join(f"{number}{'<' if number == 0 else '>'}&-" for number in closed)
+    for kinds in (["inherit"] * 3, ["pipe"] * 3, ["null", "inherit", "pipe"]):
+        result = tmp_path / f"result-{'-'.join(kinds)}"
+        command = [sys.executable, str(CLOSED_STANDARD), loop, str(result), *kinds]
+        subprocess.run(["/bin/sh", "-c", f'exec "$@" {shell}', "sh", *command], check=True, timeout=60)
+        stdlibs, first, later = json.loads(result.read_text())
+        assert first == later == stdlibs
+
+
+@pytest.mark.parametrize("number", [-5, 987, 2**31 - 1])
+@pytest.mark.parametrize("where", ["stdin", "stdout", "stderr", "pass_fds"])
+async def test_a_descriptor_that_is_none(where: str, number: int) -> None:
+    """P6. A number that is no open descriptor fails at once, and nothing is left of the descriptors beside it."""
+    options: dict[str, Any] = {"stdin": PIPE, "stdout": DEVNULL, "stderr": 2, "pass_fds": [0, 1, 2]}
+    options[where] = [2, number] if where == "pass_fds" else number
+    with pytest.raises((OSError, ValueError)) as info:  # noqa: PT011  # see below
+        await aiovfork.create_subprocess_exec("true", **options)
+    if number >= 0:
+        assert isinstance(info.value, OSError)
+        assert (info.value.errno, info.value.step) == (errno.EBADF, "dup fds")  # type: ignore[attr-defined]
+    assert await reaped(asyncio.ensure_future(aiovfork.create_subprocess_exec("true"))) == [0]
+
+
+@pytest.mark.usefixtures("engine_mode")
+async def test_read_only_and_write_only_the_wrong_way_round() -> None:
+    """A descriptor of the wrong direction is the program's own error, as with subprocess."""
+    read_end, write_end = os.pipe()
+    process = await aiovfork.create_subprocess_exec("cat", stdin=write_end, stdout=read_end, stderr=DEVNULL)
+    os.close(read_end)
+    os.close(write_end)
+    assert await process.wait() == 1
+
+
+@pytest.mark.usefixtures("engine_mode")
+async def test_the_ports_own_descriptors_are_nobodys() -> None:
+    """P8. Every descriptor that the core makes is CLOEXEC: another program that the application executes has none."""
+    process = await aiovfork.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
+    mine = set(os.listdir("/proc/self/fd"))
+    assert [fd for fd in mine if os.path.lexists(f"/proc/self/fd/{fd}") and int(fd) > 2 and os.get_inheritable(int(fd))] == []
+    await process.communicate(b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOP_FACTORIES)
+def test_no_descriptor_is_closed_twice(loop: str, tmp_path: pathlib.Path) -> None:
+    """P10. No close(2) of this process meets EBADF: what was closed twice would one day be somebody else's."""
+    strace = "/usr/bin/strace"
+    if not os.path.exists(strace):
+        pytest.skip("needs strace")
+    log = tmp_path / "log"
+    program = (
+        "import asyncio, sys; sys.path.append(sys.argv[1]);"
+        "from tests.test_faults_descriptors import spawn_in_every_way as f; from tests.support.backends import LOOP_FACTORIES as l;"
+        "r = asyncio.Runner(loop_factory=l[sys.argv[2]]); r.run(f()); r.close()"
+    )
+    command = [sys.executable, "-c", program, str(pathlib.Path(__file__).parents[1]), loop]
+    subprocess.run([strace, "-f", "-e", "trace=close", "-o", str(log), *command], check=True, timeout=110, cwd="/")
+    lines = log.read_text().splitlines()
+    assert len(lines) > 100
+    workers = {line.split()[0] for line in lines} - _programs(lines)
+    assert [line for line in lines if "EBADF" in line and line.split()[0] in workers] == []
+
+
+def _programs(lines: list[str]) -> set[str]:
+    """Return the processes that are not the parent: those that end with exit, not by leaving as a thread."""
+    parent = lines[0].split()[0]
+    return {line.split()[0] for line in lines if "+++ exited" in line} - {parent}
+
+
+async def spawn_in_every_way() -> None:
+    """Spawn, fail, cancel, communicate, kill: for the tracer."""
+    pipes: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
+    for _ in range(3):
+        process = await aiovfork.create_subprocess_exec("cat", **pipes)
+        await process.communicate(b"x")
+        async with await aiovfork.create_subprocess_exec("cat", **pipes):
+            pass
+        try:
+            await aiovfork.create_subprocess_exec("/no/such/program", **pipes)
+        except FileNotFoundError:
+            pass
+        else:
+            raise AssertionError
+        for turns in range(0, 30, 3):
+            task = asyncio.ensure_future(aiovfork.create_subprocess_exec("cat", **pipes))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            (outcome,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(outcome, aiovfork.Process):
+                async with outcome:
+                    pass

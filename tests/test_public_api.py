@@ -1,0 +1,78 @@
+"""The public names: exactly the documented ones, each from the one public module."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+
+import aiovfork
+
+DOCUMENTED = {
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
+    "Process",
+    "SpawnInfo",
+    "SpawnOptions",
+    "Stats",
+    "SubprocessTransport",
+    "create_subprocess_exec",
+    "create_subprocess_shell",
+    "stats",
+    "subprocess_exec",
+    "subprocess_shell",
+}
+
+
+def test_all_is_what_is_documented() -> None:
+    """aiovfork.__all__ has the documented names, each once."""
+    assert sorted(aiovfork.__all__) == sorted(DOCUMENTED)
+
+
+def test_nothing_else_is_public() -> None:
+    """Importing the package leaves no other name without an underscore in it, and no module."""
+    program = "import aiovfork, json; print(json.dumps([name for name in vars(aiovfork) if name[0] != '_']))"
+    names = json.loads(subprocess.check_output([sys.executable, "-c", program]))
+    assert set(names) == DOCUMENTED
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTED - {"PIPE", "STDOUT", "DEVNULL"}))
+def test_everything_is_documented_where_it_is_defined(name: str) -> None:
+    """Each public function and class has a docstring, and so has each public member of its own."""
+    thing = getattr(aiovfork, name)
+    assert inspect.getdoc(thing)
+    if inspect.isclass(thing):
+        own = {member: value for member, value in vars(thing).items() if not member.startswith("_")}
+        undocumented = [
+            member
+            for member, value in own.items()
+            if (inspect.isfunction(value) or isinstance(value, property)) and not inspect.getdoc(value)
+        ]
+        assert not undocumented
+
+
+def test_classes_fit_where_asyncios_do() -> None:
+    """Process and SubprocessTransport are subclasses of asyncio's."""
+    assert issubclass(aiovfork.Process, asyncio.subprocess.Process)
+    assert issubclass(aiovfork.SubprocessTransport, asyncio.SubprocessTransport)
+    missing = [
+        name for name in vars(asyncio.SubprocessTransport) if not hasattr(aiovfork.SubprocessTransport, name)
+    ]
+    assert not missing
+
+
+def test_importing_starts_nothing() -> None:
+    """An import opens no descriptor, starts no thread and no process."""
+    program = (
+        "import asyncio, os, threading, psutil\n"
+        "before = set(os.listdir('/proc/self/fd')), os.listdir('/proc/self/task')\n"
+        "import aiovfork\n"
+        "assert before == (set(os.listdir('/proc/self/fd')), os.listdir('/proc/self/task'))\n"
+        "assert not psutil.Process().children()\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

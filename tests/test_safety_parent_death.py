@@ -1,0 +1,126 @@
+"""P9, and a parent that ends or executes something else while a child is in the window."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pathlib
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import aiovfork
+from tests.support.hold import Hold
+from tests.support.isolated import ROOT, isolated
+from tests.support.window import children_of_threads, until
+
+#: How a parent may go while its child is in the window.
+ENDS = ["_exit", "exit", "exec", "kill"]
+
+
+def _spawn_then(how: str, program: str) -> None:
+    """Spawn a program that is held, and end when its child is in the window."""
+
+    async def spawn() -> None:
+        for _ in range(3):
+            asyncio.ensure_future(aiovfork.create_subprocess_exec(program))  # noqa: RUF006  # nobody waits
+        await until(lambda: len(children_of_threads()) == 3)
+        sys.stdout.flush()
+        if how == "_exit":
+            os._exit(0)
+        elif how == "exec":
+            os.execv("/bin/true", ["true"])  # noqa: S606
+        elif how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(spawn())
+    sys.exit(0)
+
+
+_PROGRAM = "import sys; sys.path.append({root!r}); from tests.test_safety_parent_death import _spawn_then as f; f(*sys.argv[1:])"
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_parent_that_ends_in_the_window(how: str, tmp_path: pathlib.Path) -> None:
+    """P12. exit(), exec() and death of the parent find nothing unmapped: it ends cleanly, and its children still exec."""
+    program = tmp_path / "program"
+    shutil.copy(shutil.which("cat") or "", program)
+    hold = Hold(str(program))
+    read_end, write_end = os.pipe()
+    parent = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-c", _PROGRAM.format(root=str(ROOT)), how, str(program)],
+        stdin=subprocess.DEVNULL,
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        text=True,
+    )
+    os.close(write_end)
+    assert parent.stderr is not None
+    code = parent.wait(30)
+    assert code == (-signal.SIGKILL if how == "kill" else 0)
+    hold.release()
+    # The children, whose parent is gone, hold the other end until cat has run.
+    readable, _, _ = select.select([read_end], [], [], 30)
+    assert readable
+    assert os.read(read_end, 1) == b""
+    os.close(read_end)
+    said = parent.stderr.read()
+    parent.stderr.close()
+    assert "Fatal" not in said
+    assert "SIGSEGV" not in said
+
+
+@pytest.mark.parametrize("name", ["pdeathsig", "parent_death_signal"])
+async def test_there_is_no_option_for_a_parent_death_signal(name: str) -> None:
+    """P9. An option that would mean the worker's death instead of the process' is not there: TypeError, not silence."""
+    options: Any = {name: signal.SIGKILL}
+    with pytest.raises(TypeError, match=name):
+        await aiovfork.create_subprocess_exec("true", **options)
+
+
+async def _spawn_with_setpriv(write_end: int) -> None:
+    command = ["setpriv", "--pdeathsig", "TERM", "sh", "-c", "echo $$; exec sleep 1000"]
+    await aiovfork.create_subprocess_exec(*command, stdout=write_end)
+    os.close(write_end)
+    await asyncio.Event().wait()
+
+
+def test_a_death_signal_that_a_program_sets_itself() -> None:
+    """P9. A program that asks for a death signal by itself gets it when the process is killed, if not before."""
+    if shutil.which("setpriv") is None:
+        pytest.skip("needs setpriv (util-linux)")
+    read_end, write_end = os.pipe()
+    os.set_inheritable(write_end, True)
+    code = (
+        f"import asyncio, sys; sys.path.append({str(ROOT)!r});"
+        "from tests.test_safety_parent_death import _spawn_with_setpriv as f;"
+        f"asyncio.run(f({write_end}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], pass_fds=[write_end])
+    os.close(write_end)
+    with open(read_end, "rb") as lives:
+        lives.readline()  # it runs; or the end of its worker was quicker, which is the death of a parent to the kernel
+        assert parent.poll() is None
+        parent.kill()
+        assert parent.wait() == -signal.SIGKILL
+        assert lives.read() == b""  # at the death of the last process that has it
+
+
+def _run_and_exit() -> int:
+    async def spawn() -> int:
+        return await (await aiovfork.create_subprocess_exec("true")).wait()
+
+    return asyncio.run(spawn())
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_the_end_of_the_interpreter_after_spawns(attempt: int) -> None:
+    """Nothing is left that an interpreter's end would trip over."""
+    assert isolated(_run_and_exit) == 0

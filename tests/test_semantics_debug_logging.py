@@ -1,0 +1,101 @@
+"""What is logged: in debug mode what asyncio logs, otherwise nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.support.backends import Spawner, compare
+
+PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
+
+#: asyncio's own remarks about the loop and about slow callbacks are not about processes.
+_ABOUT_PROCESSES = re.compile(
+    r"execute program|run shell command|process .* created|exited with return code|Close running"
+)
+
+
+def _records(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, str]]:
+    """Return what was logged about processes, without pids and what the transports call themselves."""
+    found = []
+    for record in caplog.records:
+        message = record.getMessage()
+        if _ABOUT_PROCESSES.search(message):
+            message = re.sub(r"<\w*SubprocessTransport.*>", "<transport>", message)
+            found.append((record.name, record.levelname, re.sub(r"pid \d+", "pid N", message)))
+    caplog.clear()
+    return found
+
+
+async def _logged(
+    spawn: Spawner, caplog: pytest.LogCaptureFixture, entry: str, *args: Any, **options: Any
+) -> Any:
+    spawn.loop.set_debug(enabled=True)
+    process = await getattr(spawn, entry)(*args, stdin=PIPE, **options)
+    process.stdin.close()
+    await process.wait()
+    return _records(caplog)
+
+
+@pytest.mark.parametrize(
+    ("entry", "args", "options"),
+    [
+        ("exec", ["cat"], {}),
+        ("exec", ["/bin/cat", "-"], {"stdout": PIPE}),
+        ("exec", [b"cat"], {"stdout": PIPE, "stderr": STDOUT}),
+        ("exec", ["cat"], {"stdout": DEVNULL, "stderr": PIPE}),
+        ("exec", ["called so"], {"executable": "/bin/cat"}),
+        ("shell", ["cat; exit 3"], {}),
+        ("shell", ["exec cat"], {"stdout": PIPE, "stderr": STDOUT}),
+    ],
+    ids=str,
+)
+def test_debug_mode_logs_as_asyncio_does(
+    caplog: pytest.LogCaptureFixture, entry: str, args: list[Any], options: dict[str, Any]
+) -> None:
+    """What is executed, which pid it got and how it exited: same logger, level, order and words."""
+    caplog.set_level(logging.DEBUG, logger="asyncio")
+    records = compare(lambda spawn: _logged(spawn, caplog, entry, *args, **options))
+    assert [level for _, level, _ in records] == ["DEBUG", "DEBUG", "INFO", "INFO"]
+    assert {name for name, _, _ in records} == {"asyncio"}
+
+
+def test_closing_a_running_child_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """In debug mode close() of a transport whose child runs warns that it kills it."""
+    caplog.set_level(logging.DEBUG, logger="asyncio")
+
+    async def body(spawn: Spawner) -> Any:
+        spawn.loop.set_debug(enabled=True)
+        process = await spawn.exec("sleep", "1000")
+        process._transport.close()  # type: ignore[attr-defined]
+        await process.wait()
+        return _records(caplog)
+
+    assert compare(body)[-2] == ("asyncio", "WARNING", "Close running child process: kill <transport>")
+
+
+def test_arguments_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The arguments of a program may be secrets: only its name is logged."""
+    caplog.set_level(logging.DEBUG, logger="asyncio")
+    records = compare(lambda spawn: _logged(spawn, caplog, "exec", "sh", "-c", "cat # secret"))
+    assert "secret" not in str(records)
+
+
+@pytest.mark.parametrize("args", [["true"], ["/no/such/program"]], ids=str)
+def test_nothing_is_logged_without_debug_mode(caplog: pytest.LogCaptureFixture, args: list[str]) -> None:
+    """A spawn that works, or fails, logs nothing outside debug mode."""
+    caplog.set_level(logging.DEBUG, logger="asyncio")
+
+    async def body(spawn: Spawner) -> Any:
+        try:
+            await (await spawn.exec(*args)).wait()
+        except FileNotFoundError:
+            await asyncio.sleep(0)
+        return _records(caplog)
+
+    assert compare(body) == []

@@ -1,0 +1,109 @@
+"""How the public API looks to a type checker: checked by mypy --strict, never run."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+import resource
+from typing import assert_type
+
+import aiovfork
+
+
+class Protocol(asyncio.SubprocessProtocol):
+    """Some protocol."""
+
+
+async def processes() -> None:
+    """Both ways to a Process, and what it has."""
+    process = await aiovfork.create_subprocess_exec("program", b"bytes", pathlib.Path("path"))
+    assert_type(process, aiovfork.Process)
+    assert_type(await aiovfork.create_subprocess_shell("command"), aiovfork.Process)
+    assert_type(await aiovfork.create_subprocess_shell(b"command"), aiovfork.Process)
+
+    assert_type(process.pid, int)
+    assert_type(process.returncode, int | None)
+    assert_type(process.stdin, asyncio.StreamWriter | None)
+    assert_type(process.stdout, asyncio.StreamReader | None)
+    assert_type(process.stderr, asyncio.StreamReader | None)
+    assert_type(await process.wait(), int)
+    assert_type(process.pidfd, int | None)
+    assert_type(process.rusage, resource.struct_rusage | None)
+    assert_type(process.returncode_known, bool)
+    process.send_signal(15)
+    process.terminate()
+    process.kill()
+
+    plain: asyncio.subprocess.Process = process
+    await plain.communicate(b"input")
+    async with process as entered:
+        assert_type(entered, aiovfork.Process)
+    async with await aiovfork.create_subprocess_exec("program", stdin=aiovfork.PIPE) as short:
+        assert_type(short, aiovfork.Process)
+
+
+async def options() -> None:
+    """Every option, each with a value of each of its types."""
+    with open("file", "rb") as file:
+        await aiovfork.create_subprocess_exec(
+            "program",
+            stdin=file,
+            stdout=aiovfork.PIPE,
+            stderr=aiovfork.STDOUT,
+            limit=1024,
+            executable=pathlib.Path("other"),
+            cwd=b"directory",
+            env={"NAME": "value"},
+            close_fds=True,
+            pass_fds=[3, 4],
+            start_new_session=True,
+            process_group=0,
+            umask=0o077,
+            restore_signals=False,
+            pipesize=65536,
+            spawn_timeout=1.5,
+            startupinfo=None,
+            creationflags=0,
+        )
+    await aiovfork.create_subprocess_shell("command", cwd=None, env=None, spawn_timeout=None, stdin=None)
+    await aiovfork.create_subprocess_exec(
+        "program", env={b"NAME": b"value"}, pass_fds=(3,), process_group=None
+    )
+    # What cannot be had is an error before it runs.
+    await aiovfork.create_subprocess_exec("program", preexec_fn=print)  # type: ignore[arg-type]
+    await aiovfork.create_subprocess_exec("program", text=True)  # type: ignore[arg-type]
+    await aiovfork.create_subprocess_exec("program", no_such_option=1)  # type: ignore[call-arg]
+    await aiovfork.create_subprocess_exec(3)  # type: ignore[arg-type]
+    await aiovfork.create_subprocess_exec("program", cwd=3)  # type: ignore[arg-type]
+
+
+async def reusable_options() -> None:
+    """SpawnOptions is for code that passes options on."""
+    chosen: aiovfork.SpawnOptions = {"cwd": "/", "start_new_session": True}
+    await aiovfork.create_subprocess_exec("program", **chosen)
+
+
+async def transports() -> None:
+    """Transports with the protocol of the factory."""
+    transport, protocol = await aiovfork.subprocess_exec(Protocol, "program", "argument", cwd="/")
+    assert_type(transport, aiovfork.SubprocessTransport)
+    assert_type(protocol, Protocol)
+    transport, protocol = await aiovfork.subprocess_shell(Protocol, "command", stdin=None)
+    assert_type(protocol, Protocol)
+    plain: asyncio.SubprocessTransport = transport
+    plain.close()
+    assert_type(transport.get_pid(), int)
+    assert_type(transport.get_returncode(), int | None)
+    assert_type(transport.get_pipe_transport(1), asyncio.BaseTransport | None)
+
+
+def counters(process: aiovfork.Process) -> None:
+    """Plain data."""
+    stats = aiovfork.stats()
+    assert_type(stats, aiovfork.Stats)
+    assert_type(stats.spawned, int)
+    assert_type(stats.in_flight_peak, int)
+    info = process.spawn_info
+    assert_type(info, aiovfork.SpawnInfo)
+    assert_type(info.exec_us, float)
+    stats.spawned = 0  # type: ignore[misc]
