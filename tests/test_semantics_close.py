@@ -153,9 +153,10 @@ def test_a_spawn_whose_loop_is_stopped_and_dropped() -> None:
         for task in asyncio.all_tasks(loop):
             # asyncio's own complaint about an unfinished task is not the matter of this test.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-        loop.close()
         with warnings.catch_warnings():
+            # uvloop warns of what is open when the loop is closed, and hangs if that raises.
             warnings.simplefilter("ignore", ResourceWarning)
+            loop.close()
             del loop, task
             gc.collect()
 

@@ -1,8 +1,9 @@
-"""Spawns from a process that was started without some of its standard descriptors.
+"""Spawns from a process that has not all of its standard descriptors.
 
-Usage: closed_standard.py LOOP RESULT STDIN STDOUT STDERR, each of the last three "inherit", "pipe" or "null".
-Descriptors that are free at the start are soon those of the loop, of the port, of workers' pipes. Writes what
-the first child's and a later one's table is, as JSON, to the file RESULT; and subprocess' for comparison.
+Usage: closed_standard.py LOOP RESULT CLOSE STDIN STDOUT STDERR. CLOSE lists numbers to close once the loop is
+there; the others may be closed by whoever starts this. Each of the last three is "inherit", "pipe" or "null".
+The free numbers are soon those of the loop, the port, workers' pipes. Writes what the table of the first child
+and of a later one is, and that of a child of subprocess, as JSON to the file RESULT.
 """
 
 from __future__ import annotations
@@ -46,20 +47,23 @@ def _the_stdlibs(stdio: dict[str, Any]) -> dict[int, str]:
             process.kill()
 
 
-async def _spawn(stdio: dict[str, Any]) -> list[dict[int, str]]:
+async def _spawn(closed: str, stdio: dict[str, Any]) -> list[dict[int, str]]:
+    for number in map(int, closed):
+        os.close(number)
     first = await _ours(stdio)
-    busy = [await aiovfork.create_subprocess_exec("cat", stdin=subprocess.PIPE) for _ in range(2)]
+    busy = [await aiovfork.create_subprocess_exec("cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
     later = await _ours(stdio)
     for process in busy:
         await process.communicate()
+        assert process.returncode == 0
     return [_the_stdlibs(stdio), first, later]
 
 
-def main(loop: str, result: str, *kinds: str) -> None:
+def main(loop: str, result: str, closed: str, *kinds: str) -> None:
     """Spawn, and write what was seen."""
     stdio = dict(zip(("stdin", "stdout", "stderr"), map(_KINDS.__getitem__, kinds), strict=True))
     with asyncio.Runner(loop_factory=LOOP_FACTORIES[loop]) as runner:
-        found = runner.run(_spawn(stdio))
+        found = runner.run(_spawn(closed, stdio))
     pathlib.Path(result).write_text(json.dumps(found))
     os._exit(0)
 

@@ -107,10 +107,10 @@ def _run(call: dict[str, Any]) -> Any:
         _warm(new_loop)
     unraisable: list[str] = []
     sys.unraisablehook = lambda args: unraisable.append(f"{args.err_msg or args.object}: {args.exc_value!r}")
-    before = Footprint.take()
+    before = Footprint.take() if call["check_leaks"] else None
     result = work()
     assert not unraisable, unraisable
-    if call["check_leaks"]:
+    if before is not None:
         found = wait_same(before)
         assert not found, found
     return result
