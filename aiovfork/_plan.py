@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
+import errno
 import functools
 import os
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from aiovfork._binding import PLAN, PLAN_STEP, lib
 from aiovfork._environment import given_environment, own_environment, strings
+from aiovfork._errors import with_step
 from aiovfork._options import Options, Stdio, StrOrBytesPath
 
 _STEP_CHDIR: Final[int] = lib.AVF_STEP_CHDIR
@@ -120,7 +122,8 @@ def _stdio(value: Any, number: int, pass_fds: Sequence[int]) -> int:
         value = value.fileno()  # AttributeError otherwise, as with Popen
     if value < 0 and (value < subprocess.DEVNULL or (value == subprocess.STDOUT and number != _STDERR)):
         name, words = _STDIO[number]
-        raise ValueError(f"{name} must be a descriptor, a file, None, PIPE, {words}, not {value}")
+        note = f"{name} must be a descriptor, a file, None, PIPE, {words}, not {value}"
+        raise with_step(OSError(errno.EBADF, os.strerror(errno.EBADF)), "dup fds", note)
     return _c_int(value)
 
 

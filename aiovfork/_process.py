@@ -48,7 +48,7 @@ class Process(asyncio.subprocess.Process):
 
     @property
     def rusage(self) -> resource.struct_rusage | None:
-        """What the child and its waited-for descendants used: None before the exit (getrusage(2))."""
+        """What the child and its waited-for descendants used (getrusage(2)); None before the exit."""
         return self._transport.rusage
 
     @property

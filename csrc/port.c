@@ -23,15 +23,13 @@ static int port_open_fds(struct avf_port *port)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = AVF_PORT_EVENT};
     struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.u64 = AVF_PORT_TIMER};
-    port->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (port->epoll_fd < 0)
-        return -errno;
-    port->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (port->event_fd < 0)
-        return -errno;
-    port->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (port->timer_fd < 0)
-        return -errno;
+    if ((port->epoll_fd = avf_fd_above_stdio(epoll_create1(EPOLL_CLOEXEC))) < 0)
+        return port->epoll_fd;
+    if ((port->event_fd = avf_fd_above_stdio(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))) < 0)
+        return port->event_fd;
+    if ((port->timer_fd = avf_fd_above_stdio(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK))) <
+        0)
+        return port->timer_fd;
     if (epoll_ctl(port->epoll_fd, EPOLL_CTL_ADD, port->event_fd, &event) < 0 ||
         epoll_ctl(port->epoll_fd, EPOLL_CTL_ADD, port->timer_fd, &timer) < 0)
         return -errno;

@@ -2,6 +2,7 @@
 #include "state.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,6 +21,19 @@ int64_t avf_now(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* THREAD any. */
+int avf_fd_above_stdio(int fd)
+{
+    if (fd < 0)
+        return -errno;
+    if (fd > 2)
+        return fd;
+    int lifted = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    int error = -errno;
+    close(fd);
+    return lifted < 0 ? error : lifted;
 }
 
 /* THREAD any. */

@@ -98,6 +98,10 @@ extern struct avf_state avf_state;
 /* THREAD any. Nanoseconds of CLOCK_MONOTONIC, through the vdso. */
 int64_t avf_now(void);
 
+/* THREAD any. OWNS fd. RETURNS it on a number above 2, or -errno, fd then closed. Where 0 to 2 were closed new
+ * descriptors get those numbers: libuv never closes them, and others dup2 over them. An fd < 0 is -errno. */
+int avf_fd_above_stdio(int fd);
+
 /* THREAD any. The one lock. */
 void avf_lock(void);
 void avf_unlock(void);

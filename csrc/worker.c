@@ -60,9 +60,13 @@ static int worker_make_pipes(struct avf_request *r, int32_t *ret_step)
             break;
         }
         child_end[i] = ends[i != 0];
-        parent_end[i] = ends[i == 0];
-        if (fcntl(parent_end[i], F_SETFL, O_NONBLOCK) < 0)
+        parent_end[i] = avf_fd_above_stdio(ends[i == 0]);
+        if (parent_end[i] < 0)
+            error = parent_end[i];
+        else if (fcntl(parent_end[i], F_SETFL, O_NONBLOCK) < 0)
             error = -errno;
+        if (error < 0)
+            break;
         *ret_step = AVF_STEP_PIPESIZE;
         if (r->plan->pipesize > 0 && fcntl(parent_end[i], F_SETPIPE_SZ, r->plan->pipesize) < 0)
             error = -errno;

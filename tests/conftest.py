@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,11 @@ from tests.support.leaks import Footprint, wait_same  # noqa: E402
 
 if TYPE_CHECKING:
     from typing import Literal
+
+# A job in the background of a shell ignores these, and so would every child that a test interrupts.
+for _number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 ENGINE_MODES = [(engine, report) for engine in ("clone3", "clone") for report in ("memory", "pipe")]
 

@@ -42,6 +42,8 @@ def _confinement(pid: int) -> dict[str, Any]:
     with open(f"/proc/{pid}/status") as file:
         status = read_status(file.read())
     found: dict[str, Any] = {name: status[name] for name in _STATUS if name in status}
+    # 32 and 33 are glibc's; subprocess' child inherits their being ignored, if posix_spawn started this process.
+    found["SigIgn"] = int(found["SigIgn"], 16) & ~(0b11 << 31)
     found["nice"] = os.getpriority(os.PRIO_PROCESS, pid)
     found["policy"] = os.sched_getscheduler(pid)
     found["ioprio"] = _syscall(_IOPRIO_GET[os.uname().machine], 1, pid)
