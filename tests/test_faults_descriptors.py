@@ -26,7 +26,11 @@ SUBSETS = [closed for count in range(1, 4) for closed in itertools.combinations(
 @pytest.mark.parametrize("closed", SUBSETS, ids=lambda closed: "".join(map(str, closed)))
 @pytest.mark.parametrize(
     ("loop", "when"),
-    [("asyncio", "before the start"), ("asyncio", "later"), ("uvloop", "later")],  # uvloop itself aborts without them
+    [
+        ("asyncio", "before the start"),
+        ("asyncio", "later"),
+        ("uvloop", "later"),
+    ],  # uvloop itself aborts without them
 )
 def test_a_process_without_standard_descriptors(
     loop: str, when: str, closed: tuple[int, ...], tmp_path: pathlib.Path
@@ -48,7 +52,7 @@ async def test_a_descriptor_that_is_none(where: str, number: int) -> None:
     """P6. A number that is no open descriptor fails at once, and nothing is left of the descriptors beside it."""
     options: dict[str, Any] = {"stdin": PIPE, "stdout": DEVNULL, "stderr": 2, "pass_fds": [0, 1, 2]}
     options[where] = [2, number] if where == "pass_fds" else number
-    with pytest.raises((OSError, ValueError)) as info:  # noqa: PT011  # see below
+    with pytest.raises((OSError, ValueError)) as info:  # see below
         await aiovfork.create_subprocess_exec("true", **options)
     if number >= 0:
         assert isinstance(info.value, OSError)
@@ -67,12 +71,16 @@ async def test_read_only_and_write_only_the_wrong_way_round() -> None:
 
 
 @pytest.mark.usefixtures("engine_mode")
-async def test_the_ports_own_descriptors_are_nobodys() -> None:
+async def test_what_the_core_opens_is_nobodys() -> None:
     """P8. Every descriptor that the core makes is CLOEXEC: another program that the application executes has none."""
-    process = await aiovfork.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
-    mine = set(os.listdir("/proc/self/fd"))
-    assert [fd for fd in mine if os.path.lexists(f"/proc/self/fd/{fd}") and int(fd) > 2 and os.get_inheritable(int(fd))] == []
-    await process.communicate(b"")
+
+    def inheritable() -> set[int]:
+        numbers = map(int, os.listdir("/proc/self/fd"))
+        return {fd for fd in numbers if os.path.lexists(f"/proc/self/fd/{fd}") and os.get_inheritable(fd)}
+
+    before = inheritable()
+    async with await aiovfork.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE, stderr=PIPE):
+        assert inheritable() == before
 
 
 @pytest.mark.slow
@@ -89,17 +97,14 @@ def test_no_descriptor_is_closed_twice(loop: str, tmp_path: pathlib.Path) -> Non
         "r = asyncio.Runner(loop_factory=l[sys.argv[2]]); r.run(f()); r.close()"
     )
     command = [sys.executable, "-c", program, str(pathlib.Path(__file__).parents[1]), loop]
-    subprocess.run([strace, "-f", "-e", "trace=close", "-o", str(log), *command], check=True, timeout=110, cwd="/")
+    trace = [strace, "-f", "-e", "trace=close,execve", "-o", str(log)]
+    subprocess.run([*trace, *command], check=True, timeout=110, cwd="/")
     lines = log.read_text().splitlines()
-    assert len(lines) > 100
-    workers = {line.split()[0] for line in lines} - _programs(lines)
-    assert [line for line in lines if "EBADF" in line and line.split()[0] in workers] == []
-
-
-def _programs(lines: list[str]) -> set[str]:
-    """Return the processes that are not the parent: those that end with exit, not by leaving as a thread."""
     parent = lines[0].split()[0]
-    return {line.split()[0] for line in lines if "+++ exited" in line} - {parent}
+    children = {line.split()[0] for line in lines if "execve(" in line} - {parent}
+    ours = [line for line in lines if line.split()[0] not in children and " close(" in line]
+    assert len({line.split()[0] for line in ours}) > 10, "the closes of the workers were not seen"
+    assert [line for line in ours if "EBADF" in line] == []
 
 
 async def spawn_in_every_way() -> None:

@@ -75,8 +75,12 @@ async def _until_there_are_enough() -> list[Any]:
 def _check_too_few_descriptors(default: dict[str, Any], found: list[dict[str, Any]]) -> list[str]:
     """Check outcomes with 0, 1, 2, ... free descriptors, of which the last worked. Returns the steps that failed."""
     steps = []
-    for free, (first, second), after in ((free, each["found"], each["after"]) for free, each in enumerate(found)):
-        assert after == default["after"], f"a passing failure with {free} free descriptors has changed what comes later"
+    for free, (first, second), after in (
+        (free, each["found"], each["after"]) for free, each in enumerate(found)
+    ):
+        assert after == default["after"], (
+            f"a passing failure with {free} free descriptors has changed what comes later"
+        )
         assert first == second
         if first != [0]:
             assert first[:2] == [errno.EMFILE, "OSError"]
@@ -96,7 +100,7 @@ def test_too_few_descriptors_at_every_step(loop: str) -> None:
 def test_too_few_descriptors_for_the_first_spawn() -> None:
     """P6. The same where it is the first spawn of a process, which opens the port and probes the kernel: no lasting harm."""
     default = isolated(_with_free_descriptors, 40, loop="asyncio")
-    found = []
+    found: list[Any] = []
     while not found or (found[-1]["found"][0] != [0] and len(found) < 30):
         found.append(isolated(_with_free_descriptors, len(found), loop="asyncio"))
     assert {"pipe", "clone"} < set(_check_too_few_descriptors(default, found))
@@ -108,10 +112,23 @@ def _becomes_somebody(uid: int) -> None:
     os.setresuid(uid, uid, uid)
 
 
-async def _with_few_processes(limit: Callable[[int], contextlib.AbstractContextManager[None]], number: int) -> list[Any]:
+def _workers() -> Iterator[str]:
+    """The threads of this process that are workers."""
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{task}/comm") as file:
+            if file.read() == "aiovfork\n":
+                yield task
+
+
+async def _with_few_processes(
+    limit: Callable[[int], contextlib.AbstractContextManager[None]], number: int
+) -> list[Any]:
     """Spawn with 0, 1, 2, ... places for threads and processes left."""
     found: list[Any] = []
     for places in range(number):
+        # A worker stays for up to 50 ms after its child, and would take one of the places.
+        while any(_workers()):
+            await asyncio.sleep(0.01)
         with limit(places):
             found.append(await _attempt(**PIPES))
             several = await asyncio.gather(*(_attempt(**PIPES) for _ in range(12)))

@@ -19,7 +19,9 @@ from tests.support.isolated import isolated
 from tests.support.seccomp import SYSCALLS, refuse, refuse_flag
 from tests.support.view import STOPPED, open_files, wait_stopped
 
-pytestmark = pytest.mark.skipif("execve" not in SYSCALLS, reason="knows the system calls of x86-64 and aarch64 only")
+pytestmark = pytest.mark.skipif(
+    "execve" not in SYSCALLS, reason="knows the system calls of x86-64 and aarch64 only"
+)
 
 MODES: Final = [(engine, report) for engine in ("clone3", "clone") for report in ("memory", "pipe")]
 _UNSHARE: Final = 2
@@ -107,10 +109,9 @@ def test_close_range_is_refused(error: str | None, mode: tuple[str, str]) -> Non
 async def _without_close_range_and_proc() -> list[Any]:
     refuse({"close_range": "ENOSYS"})
     assert not os.path.exists("/proc/self")
-    try:
+    with pytest.raises(OSError) as info:  # noqa: PT011  # the errno is what is returned
         await aiovfork.create_subprocess_exec("true")
-    except OSError as exc:
-        failure = [exc.errno, exc.step]  # type: ignore[attr-defined]
+    failure = [info.value.errno, info.value.step]  # type: ignore[attr-defined]
     process = await aiovfork.create_subprocess_exec("true", close_fds=False)
     return [failure, await process.wait()]
 
@@ -138,7 +139,9 @@ async def _refused(calls: dict[str, str], options: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("call", "options", "filename"), [("execve", {}, "true"), ("chdir", {"cwd": "/"}, "/")], ids=["execve", "chdir"]
+    ("call", "options", "filename"),
+    [("execve", {}, "true"), ("chdir", {"cwd": "/"}, "/")],
+    ids=["execve", "chdir"],
 )
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
 def test_a_step_is_refused(call: str, error: str, options: dict[str, Any], filename: str) -> None:
@@ -166,7 +169,7 @@ def test_signals_by_pidfd_are_refused() -> None:
 
 async def _without_kcmp() -> list[Any]:
     refuse({"kcmp": "EPERM"})
-    return await asyncio.gather(*(_spawn_all_ways() for _ in range(6)))
+    return list(await asyncio.gather(*(_spawn_all_ways() for _ in range(6))))
 
 
 def test_kcmp_is_refused() -> None:

@@ -23,7 +23,16 @@ from aiovfork import PIPE
 from tests.support.backends import LOOP_FACTORIES
 from tests.support.hold import Hold, held
 from tests.support.isolated import isolated
-from tests.support.window import BOUND, child_in_window, children_of_threads, in_queue, reaped, rounds, task_cancelled, until
+from tests.support.window import (
+    BOUND,
+    child_in_window,
+    children_in_window,
+    in_queue,
+    reaped,
+    rounds,
+    task_cancelled,
+    until,
+)
 
 PIPES: Final[dict[str, Any]] = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
 
@@ -155,7 +164,7 @@ def _close_in_the_middle(loop_name: str, program: str) -> dict[str, Any]:
     async def spawn() -> list[asyncio.Task[Any]]:
         spawns = [aiovfork.create_subprocess_exec(program, **PIPES) for _ in range(BOUND + 4)]
         tasks = list(map(asyncio.ensure_future, spawns))
-        await until(lambda: len(children_of_threads()) >= BOUND)
+        await until(lambda: len(children_in_window()) >= BOUND)
         return tasks
 
     loop = LOOP_FACTORIES[loop_name]()
@@ -166,7 +175,9 @@ def _close_in_the_middle(loop_name: str, program: str) -> dict[str, Any]:
     gc.collect()
     # If a worker wrote to the port's eventfd, which is closed by now, one of these would get it.
     strangers = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(100)]
-    while aiovfork.stats().in_flight:  # nothing is released: the workers come back, since their children are killed
+    while (
+        aiovfork.stats().in_flight
+    ):  # nothing is released: the workers come back, since their children are killed
         pass
     touched = []
     for fd in strangers:

@@ -22,7 +22,9 @@ from tests.support.view import STOPPED, read_status, wait_stopped
 from tests.support.window import in_queue
 
 MODES: Final = [(engine, report) for engine in ("clone3", "clone") for report in ("memory", "pipe")]
-_STATUS: Final = "NoNewPrivs Seccomp Seccomp_filters CapBnd CapAmb CapEff Cpus_allowed Mems_allowed SigBlk SigIgn".split()
+_STATUS: Final = (
+    "NoNewPrivs Seccomp Seccomp_filters CapBnd CapAmb CapEff Cpus_allowed Mems_allowed SigBlk SigIgn".split()
+)
 _PR_CAPBSET_DROP: Final = 24
 _CAP_SYS_BOOT: Final = 22
 _IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
@@ -116,9 +118,13 @@ async def _confine_while_older_workers_wait(directory: str) -> list[Any]:
     return [_the_stdlibs(), found]
 
 
-def test_a_queued_spawn_is_not_started_by_a_worker_from_before_the_confinement(tmp_path: pathlib.Path) -> None:
+def test_a_queued_spawn_is_not_started_by_a_worker_from_before_the_confinement(
+    tmp_path: pathlib.Path,
+) -> None:
     """P3. Workers that were born before their thread confined itself leave to others what was asked for since."""
-    expected, found = isolated(_confine_while_older_workers_wait, str(tmp_path), loop="asyncio", check_leaks=False)
+    expected, found = isolated(
+        _confine_while_older_workers_wait, str(tmp_path), loop="asyncio", check_leaks=False
+    )
     assert found == expected
 
 

@@ -28,7 +28,9 @@ _PR_GET_THP_DISABLE: Final = 42
 _NOBODY: Final = 65534
 
 
-@pytest.mark.parametrize("options", [{"user": 0}, {"user": "root"}, {"group": 0}, {"extra_groups": []}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"user": 0}, {"user": "root"}, {"group": 0}, {"extra_groups": []}], ids=str
+)
 async def test_credentials_are_refused(options: dict[str, Any]) -> None:
     """P2. user, group and extra_groups raise before anything is started: no child changes credentials on shared memory."""
     before = aiovfork.stats()
@@ -41,7 +43,9 @@ def _state() -> dict[str, Any]:
     """Return what belongs to the memory map or the credentials of this process."""
     with open("/proc/self/status") as file:
         status = read_status(file.read())
-    names = "Uid Gid Groups CapPrm CapEff CapInh CapBnd CapAmb NoNewPrivs Seccomp THP_enabled CoreDumping".split()
+    names = (
+        "Uid Gid Groups CapPrm CapEff CapInh CapBnd CapAmb NoNewPrivs Seccomp THP_enabled CoreDumping".split()
+    )
     return {
         "dumpable": prctl(_PR_GET_DUMPABLE),
         "thp": prctl(_PR_GET_THP_DISABLE),
@@ -60,8 +64,13 @@ async def _spawn_everything(unreadable: str, setuid: str) -> list[Any]:
     for engine, report in [("clone3", "memory"), ("clone", "memory"), ("clone3", "pipe"), ("clone", "pipe")]:
         _binding.force(engine, report)  # type: ignore[arg-type]
         for program in ("true", unreadable, setuid):
-            for options in ({}, {"cwd": "/", "umask": 0o77}, {"start_new_session": True}, {"process_group": 0}):
-                process = await aiovfork.create_subprocess_exec(program, **options)  # type: ignore[arg-type]
+            for options in (
+                {},
+                {"cwd": "/", "umask": 0o77},
+                {"start_new_session": True},
+                {"process_group": 0},
+            ):
+                process = await aiovfork.create_subprocess_exec(program, **options)
                 assert await process.wait() == 0
         for program in ("/no/such/program", "/etc/shadow", "/root/program"):
             with pytest.raises(OSError):  # noqa: PT011  # which one is not the point
@@ -80,7 +89,9 @@ def test_the_parent_stays_dumpable(tmp_path: pathlib.Path) -> None:
     unreadable, setuid = (shutil.copy("/bin/true", tmp_path / name) for name in ("unreadable", "setuid"))
     os.chmod(unreadable, 0o111)
     os.chmod(setuid, 0o4755)
-    before, found = isolated(_spawn_everything, str(unreadable), str(setuid), loop="asyncio", check_leaks=False)
+    before, found = isolated(
+        _spawn_everything, str(unreadable), str(setuid), loop="asyncio", check_leaks=False
+    )
     assert before["dumpable"] == 1
     assert before["owner"] == _NOBODY
     assert found == [before] * 4

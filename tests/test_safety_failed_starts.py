@@ -20,7 +20,7 @@ from tests.support.backends import LOOP_FACTORIES
 from tests.support.hold import held
 from tests.support.isolated import isolated
 from tests.support.native import compiled
-from tests.support.window import child_in_window, children_of_threads, reaped, until
+from tests.support.window import child_in_window, children_in_window, reaped, until
 
 PIPES: Final = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
 #: Failures by step: argv, options, errno. pass_fds=[3] may be anything; 987 is closed.
@@ -62,7 +62,7 @@ async def _fail_often(number: int) -> dict[str, Any]:
             await asyncio.gather(*(_failure(argv, **options) for _ in range(number)))
     during = len(seen)
     try:
-        nobody = os.waitpid(-1, os.WNOHANG)
+        nobody: tuple[int | None, int] = os.waitpid(-1, os.WNOHANG)
     except ChildProcessError as exc:
         nobody = (exc.errno, 0)
     process = await aiovfork.create_subprocess_exec("true")
@@ -96,7 +96,9 @@ def test_a_thief_cannot_take_a_failed_start() -> None:
 
 @pytest.mark.usefixtures("engine_mode")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM], ids=lambda s: s.name)
-async def test_a_child_killed_in_the_window_is_a_failed_start(tmp_path: pathlib.Path, number: signal.Signals) -> None:
+async def test_a_child_killed_in_the_window_is_a_failed_start(
+    tmp_path: pathlib.Path, number: signal.Signals
+) -> None:
     """P4. kill from outside before exec: ChildProcessError that names the signal, not a process that has run."""
     async with held(tmp_path) as hold:
         spawn = asyncio.ensure_future(aiovfork.create_subprocess_exec(hold.path, **PIPES))  # type: ignore[arg-type]
@@ -155,7 +157,7 @@ async def test_a_program_whose_writer_closes_it_in_time(tmp_path: pathlib.Path) 
     for _ in range(5):  # the patience is tens of milliseconds: a stalled machine gets another chance
         with open(program, "ab"):
             spawn = asyncio.ensure_future(aiovfork.create_subprocess_exec(str(program)))
-            await until(lambda: spawn.done() or any(map(_sleeps, children_of_threads())))
+            await until(lambda: spawn.done() or any(map(_sleeps, children_in_window())))  # noqa: B023  # awaited here
         (outcome,) = await asyncio.gather(spawn, return_exceptions=True)
         outcomes.append(outcome)
         if isinstance(outcome, aiovfork.Process):

@@ -21,14 +21,16 @@ from tests.support.backends import LOOP_FACTORIES
 from tests.support.hold import held
 from tests.support.isolated import isolated
 from tests.support.native import compiled
-from tests.support.window import BOUND, child_in_window, in_queue, reaped, until
+from tests.support.window import BOUND, in_queue, reaped
 
 
 def _fork(work: Callable[[], Any]) -> tuple[int, int]:
     """Fork; the child works and writes its result as JSON. Returns its pid and the pipe to read."""
     read_end, write_end = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a process with threads forks; that is the case
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # 3.12: a process with threads forks; that is the case
         pid = os.fork()
     if pid:
         os.close(write_end)
@@ -72,13 +74,14 @@ def _look_and_spawn() -> dict[str, Any]:
     """What the child of a fork has of its parent's spawns, and whether it can spawn by itself."""
     descriptors = _descriptors()
     stats = aiovfork.stats()
+    threads = len(os.listdir("/proc/self/task"))
     with pytest.raises(ProcessLookupError):
         aiovfork._port.CompletionPort.kill(1 << 32 | 1, 9)
     outputs = [asyncio.run(_output()), asyncio.run(_output())]
     return {
         "timers": sum("timerfd" in target for target in descriptors),
         "pipes": sum(target.startswith("pipe:") for target in descriptors),
-        "threads": len(os.listdir("/proc/self/task")),
+        "threads": threads,
         "counters": [stats.in_flight, stats.queued, stats.alive, stats.spawned],
         "outputs": outputs,
     }
@@ -103,6 +106,7 @@ async def _fork_with_everything(directory: str) -> dict[str, Any]:
 
 
 async def child_in_window_of(hold: Any) -> None:
+    """Wait until a child is held in the window."""
     await hold.reached.wait()
 
 
@@ -160,7 +164,9 @@ def _fork_in_a_storm(loop_name: str, forks: int) -> dict[str, Any]:
     def spawn_all_the_time() -> None:
         async def spawn() -> None:
             while not ended.is_set():
-                spawns = [aiovfork.create_subprocess_exec("true", stdin=PIPE, stdout=PIPE) for _ in range(2 * BOUND)]
+                spawns = [
+                    aiovfork.create_subprocess_exec("true", stdin=PIPE, stdout=PIPE) for _ in range(2 * BOUND)
+                ]
                 processes = await asyncio.gather(*spawns)
                 for process in processes:
                     await process.communicate()
@@ -173,12 +179,16 @@ def _fork_in_a_storm(loop_name: str, forks: int) -> dict[str, Any]:
     spawner.start()
     outputs = []
     try:
-        for _ in range(forks):
-            outputs.append(_result(*_fork(lambda: asyncio.run(_output()))))
+        outputs += [_result(*_fork(lambda: asyncio.run(_output()))) for _ in range(forks)]
     finally:
         ended.set()
         spawner.join()
-    return {"outputs": sorted(set(outputs)), "forks": len(outputs), "codes": sorted(set(codes)), "spawned": len(codes)}
+    return {
+        "outputs": sorted(set(outputs)),
+        "forks": len(outputs),
+        "codes": sorted(set(codes)),
+        "spawned": len(codes),
+    }
 
 
 @pytest.mark.parametrize("loop", LOOP_FACTORIES)
@@ -193,7 +203,9 @@ def test_forks_beside_spawns(loop: str) -> None:
 def _fork_beside_the_first_use(library: str, attempts: int) -> list[int]:
     """In fresh processes again and again: fork in one thread while another makes the first use of the core."""
     ffi, lib = aiovfork._binding.ffi, aiovfork._binding.lib
-    first, again = (int(ffi.cast("intptr_t", ffi.addressof(lib, name))) for name in ("avf_port_open", "avf_stats"))
+    first, again = (
+        int(ffi.cast("intptr_t", ffi.addressof(lib, name))) for name in ("avf_port_open", "avf_stats")
+    )
     race: Any = ctypes.CDLL(library).fork_race
     race.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
     statuses = set()

@@ -21,7 +21,7 @@ from aiovfork import DEVNULL, PIPE
 from tests.support.backends import LOOP_FACTORIES
 from tests.support.hold import held
 from tests.support.isolated import isolated
-from tests.support.window import BOUND, children_of_threads, in_queue, reaped, rounds, task_cancelled, until
+from tests.support.window import BOUND, children_in_window, in_queue, reaped, rounds, task_cancelled, until
 
 TRACER = pathlib.Path(__file__).parent / "children" / "tracer.py"
 
@@ -116,7 +116,10 @@ def test_more_exits_than_a_drain_holds(loop: str) -> None:
 
 async def _start_at_once(directory: str, number: int) -> list[int]:
     async with held(pathlib.Path(directory)) as hold:
-        tasks = [asyncio.ensure_future(aiovfork.create_subprocess_exec(hold.path, stdin=PIPE)) for _ in range(number)]
+        tasks = [
+            asyncio.ensure_future(aiovfork.create_subprocess_exec(hold.path, stdin=PIPE))
+            for _ in range(number)
+        ]
         await until(lambda: aiovfork.stats().in_flight == number)
         hold.release()
         while aiovfork.stats().in_flight:  # without the loop: it finds all of them at once
@@ -174,9 +177,11 @@ async def test_a_ptraced_child_neither_stalls_nor_spins_the_loop() -> None:
         cpu = time.process_time() - cpu
         assert process.returncode is None
     assert await communicated == (None, None)
-    assert (process.returncode, process.returncode_known) == (0, True)
+    assert [process.returncode, process.returncode_known] == [0, True]
     assert turns > 20, "the loop was stalled"
-    assert cpu < 0.3, f"the loop was spinning: {cpu:.3f} s of CPU in 0.6 s; the longest turn took {worst:.3f} s"
+    assert cpu < 0.3, (
+        f"the loop was spinning: {cpu:.3f} s of CPU in 0.6 s; the longest turn took {worst:.3f} s"
+    )
 
 
 def _state(pid: int) -> str:
@@ -189,7 +194,7 @@ async def test_a_child_that_is_traced_in_the_window(tmp_path: pathlib.Path) -> N
     async with held(tmp_path) as hold:
         spawn = asyncio.ensure_future(aiovfork.create_subprocess_exec(hold.path))
         await hold.reached.wait()
-        (pid,) = children_of_threads()
+        (pid,) = children_in_window()
         with _traced(pid):
             assert await reaped(asyncio.ensure_future(aiovfork.create_subprocess_exec("true"))) == [0]
             spawn.cancel()

@@ -102,7 +102,11 @@ async def test_arguments_and_environment_are_those_of_the_call(
         views = [await _view(explicit), await _view(implicit)]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
         await reaped(*others)
-    assert set(views[0].environ) == {b"GIVEN=1", os.fsencode(f"PATH={os.environ['PATH']}"), *_shells_own(views[0])}
+    assert set(views[0].environ) == {
+        b"GIVEN=1",
+        os.fsencode(f"PATH={os.environ['PATH']}"),
+        *_shells_own(views[0]),
+    }
     assert b"INHERITED=at the call" in views[1].environ
     assert not any(entry.startswith(b"SECRET=") for entry in views[1].environ)
     for view in views:
@@ -134,7 +138,9 @@ async def test_no_descriptor_of_the_caller_reaches_a_child() -> None:
     opener = asyncio.create_task(asyncio.to_thread(open_and_close))
     try:
         for _ in range(20):
-            task = asyncio.ensure_future(aiovfork.create_subprocess_exec(*STOPPED, stdin=DEVNULL, stdout=PIPE))
+            task = asyncio.ensure_future(
+                aiovfork.create_subprocess_exec(*STOPPED, stdin=DEVNULL, stdout=PIPE)
+            )
             view = await _view(task)
             assert sorted(view.fds) == [0, 1, 2]
             assert "/dev/zero" not in view.fds.values()

@@ -53,9 +53,7 @@ def main() -> int:
     new = fill_in(old, find_proofs(ROOT / "tests"))
     if options.check:
         if new != old:
-            print(
-                f"{PAGE.name} is out of date: python -m tools.contract", file=sys.stderr
-            )
+            print(f"{PAGE.name} is out of date: python -m tools.contract", file=sys.stderr)
         return int(new != old)
     PAGE.write_text(new)
     return 0

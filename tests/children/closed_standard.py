@@ -48,10 +48,17 @@ def _the_stdlibs(stdio: dict[str, Any]) -> dict[int, str]:
 
 
 async def _spawn(closed: str, stdio: dict[str, Any]) -> list[dict[int, str]]:
+    if (
+        closed
+    ):  # the port, and what libuv opens at its first pipe and never closes below 3, have other numbers
+        await (await aiovfork.create_subprocess_exec("true", stdin=subprocess.PIPE)).communicate()
     for number in map(int, closed):
         os.close(number)
     first = await _ours(stdio)
-    busy = [await aiovfork.create_subprocess_exec("cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    busy = [
+        await aiovfork.create_subprocess_exec("cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
     later = await _ours(stdio)
     for process in busy:
         await process.communicate()

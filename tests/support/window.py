@@ -65,16 +65,17 @@ async def reaped(*tasks: asyncio.Task[Any]) -> list[int]:
     return [await (await task).wait() for task in tasks]
 
 
-def children_of_threads(name: str = "aiovfork") -> list[int]:
-    """Return the pids of children that threads of this name have made and that are still theirs."""
+def children_in_window() -> list[int]:
+    """Return the pids of children that have not reached exec: they still have the name of their worker."""
     found: list[int] = []
     for tid in os.listdir("/proc/self/task"):
         try:
-            with open(f"/proc/self/task/{tid}/comm") as comm:
-                if comm.read().strip() != name:
-                    continue
             with open(f"/proc/self/task/{tid}/children") as children:
-                found += map(int, children.read().split())
+                pids = list(map(int, children.read().split()))
+            for pid in pids:
+                with open(f"/proc/{pid}/comm") as comm:
+                    if comm.read().strip() == "aiovfork":
+                        found.append(pid)
         except (FileNotFoundError, ProcessLookupError):  # it has just ended
             continue
     return found
@@ -83,5 +84,5 @@ def children_of_threads(name: str = "aiovfork") -> list[int]:
 async def child_in_window(hold: Hold) -> int:
     """Wait until a child is held in exec, and return its pid: that of the only one there is."""
     await hold.reached.wait()
-    (pid,) = children_of_threads()
+    (pid,) = children_in_window()
     return pid
