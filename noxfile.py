@@ -121,14 +121,7 @@ def tests(session: nox.Session) -> None:
 def sdist(session: nox.Session) -> None:
     """The core's tests, on a build from the sdist."""
     session.install(*test_groups(), f"{built('*.tar.gz')}[demo]")
-    run_tests(
-        session,
-        "-m",
-        "not slow",
-        "tests/test_examples.py",
-        "tests/test_public_api.py",
-        "tests/test_semantics_stdio.py",
-    )
+    run_tests(session, "-m", "not slow", *CORE_TESTS)
 
 
 @nox.session
@@ -156,7 +149,7 @@ def sanitizers(session: nox.Session) -> None:
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     }
     deselected = [f"--deselect={name}" for name in NOT_UNDER_ASAN]
-    run_tests(session, "-m", "not slow", *deselected, env=env)
+    run_tests(session, "-m", "not slow", *CORE_TESTS, *deselected, env=env)
 
 
 @nox.session
