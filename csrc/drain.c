@@ -98,6 +98,10 @@ static int drain_recover_status(int pidfd, avf_event *event)
 {
     struct sys_pidfd_info info = {.mask = AVF_PIDFD_INFO_EXIT};
     int gone = ioctl(pidfd, AVF_PIDFD_GET_INFO, &info) < 0;
+    if (gone) { /* it may have looked for the exit just before it was noted, and for the task just after */
+        info.mask = AVF_PIDFD_INFO_EXIT;
+        gone = ioctl(pidfd, AVF_PIDFD_GET_INFO, &info) < 0;
+    }
     if (!gone && !(info.mask & AVF_PIDFD_INFO_EXIT))
         return 0;
     event->status = gone ? 255 << 8 : info.exit_code;
