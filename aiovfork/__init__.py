@@ -9,6 +9,14 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from aiovfork._api import create_subprocess_exec, create_subprocess_shell, subprocess_exec, subprocess_shell
 from aiovfork._binding import Stats, stats
 from aiovfork._events import SpawnInfo
+from aiovfork._loops import (
+    EventLoop,
+    Installation,
+    SubprocessLoopMixin,
+    install,
+    new_event_loop,
+    new_uvloop_event_loop,
+)
 from aiovfork._options import SpawnOptions
 from aiovfork._process import Process
 from aiovfork._transport import SubprocessTransport
@@ -17,13 +25,19 @@ __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "EventLoop",
+    "Installation",
     "Process",
     "SpawnInfo",
     "SpawnOptions",
     "Stats",
+    "SubprocessLoopMixin",
     "SubprocessTransport",
     "create_subprocess_exec",
     "create_subprocess_shell",
+    "install",
+    "new_event_loop",
+    "new_uvloop_event_loop",
     "stats",
     "subprocess_exec",
     "subprocess_shell",

@@ -1,6 +1,6 @@
-"""The public functions that start a child.
+"""The public functions that start a child, and the same for a given loop, which _loops.py plugs into loops.
 
-Layer: top. Thread: that of a running loop.
+Layer: above transport and Process. Thread: that of a running loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from aiovfork import _plan
 from aiovfork._options import DEFAULT, NOT_GIVEN, Options, SpawnOptions, Stdio, StrOrBytesPath
 from aiovfork._port import port_of
 from aiovfork._process import Process
-from aiovfork._streams import StreamProtocol
 from aiovfork._transport import SubprocessTransport
 
 if TYPE_CHECKING:
@@ -95,12 +94,8 @@ async def subprocess_exec(
     Returns:
         (transport, protocol). Arguments, errors and cancellation are those of create_subprocess_exec.
     """
-    chosen = _chosen(options)
-    _check_exec(chosen)
     loop = asyncio.get_running_loop()
-    protocol = protocol_factory()
-    transport = await _spawn(loop, protocol, (program, *args), stdin, stdout, stderr, chosen, _EXECUTE)
-    return transport, protocol
+    return await spawn_exec(loop, protocol_factory, (program, *args), stdin, stdout, stderr, options)
 
 
 async def subprocess_shell(
@@ -113,12 +108,40 @@ async def subprocess_shell(
     **options: Unpack[SpawnOptions],
 ) -> tuple[SubprocessTransport, _ProtocolT]:
     """Run a command with /bin/sh -c for a protocol. As loop.subprocess_shell, on the running loop."""
+    loop = asyncio.get_running_loop()
+    return await spawn_shell(loop, protocol_factory, cmd, stdin, stdout, stderr, options)
+
+
+async def spawn_exec(
+    loop: asyncio.AbstractEventLoop,
+    protocol_factory: Callable[[], _ProtocolT],
+    args: tuple[StrOrBytesPath, ...],
+    stdin: Stdio,
+    stdout: Stdio,
+    stderr: Stdio,
+    options: SpawnOptions,
+) -> tuple[SubprocessTransport, _ProtocolT]:
+    """Do subprocess_exec for this loop; args[0] is the program."""
+    chosen = _chosen(options)
+    _check_exec(chosen)
+    protocol = protocol_factory()
+    return await _spawn(loop, protocol, args, stdin, stdout, stderr, chosen, _EXECUTE), protocol
+
+
+async def spawn_shell(
+    loop: asyncio.AbstractEventLoop,
+    protocol_factory: Callable[[], _ProtocolT],
+    cmd: str | bytes,
+    stdin: Stdio,
+    stdout: Stdio,
+    stderr: Stdio,
+    options: SpawnOptions,
+) -> tuple[SubprocessTransport, _ProtocolT]:
+    """Do subprocess_shell for this loop."""
     chosen = _chosen(options)
     args = _shell_args(cmd, chosen)
-    loop = asyncio.get_running_loop()
     protocol = protocol_factory()
-    transport = await _spawn(loop, protocol, args, stdin, stdout, stderr, chosen, _SHELL_COMMAND)
-    return transport, protocol
+    return await _spawn(loop, protocol, args, stdin, stdout, stderr, chosen, _SHELL_COMMAND), protocol
 
 
 def _chosen(options: SpawnOptions) -> Options:
@@ -148,7 +171,7 @@ async def _create(
     what: str,
 ) -> Process:
     loop = asyncio.get_running_loop()
-    protocol = StreamProtocol(limit=limit, loop=loop)
+    protocol = asyncio.subprocess.SubprocessStreamProtocol(limit=limit, loop=loop)
     transport = await _spawn(loop, protocol, args, stdin, stdout, stderr, options, what)
     return Process(transport, protocol, loop)
 

@@ -113,7 +113,7 @@ class CompletionPort:
         return self._port is not None and self._loop() is loop
 
     def close(self) -> None:
-        """Close; idempotent. Spawns under way are abandoned; children live until they are disposed of."""
+        """Close; idempotent. Spawns under way are given up; children are killed, and reaped elsewhere."""
         port, self._port = self._port, None
         if port is None:
             return
@@ -121,6 +121,8 @@ class CompletionPort:
         if loop is not None and not loop.is_closed():
             loop.remove_reader(self._fd)
         self._finalizer()
+        for ticket in self._sinks:
+            self.dispose(ticket)
         self._sinks.clear()
 
     def forget(self) -> None:
@@ -171,6 +173,15 @@ def port_of(loop: asyncio.AbstractEventLoop) -> CompletionPort:
             _ports[loop] = weakref.ref(port)
         _latest = _ports[loop]
     return port
+
+
+def close_port_of(loop: asyncio.AbstractEventLoop) -> None:
+    """Close the port of a loop that is about to be closed, if it has one."""
+    with _ports_lock:
+        known = _ports.pop(loop, None)
+    port = known() if known is not None else None
+    if port is not None:
+        port.close()
 
 
 def _after_fork_in_child() -> None:

@@ -22,7 +22,6 @@ from aiovfork._events import NO_ENDS, Exited, Spawned, SpawnInfo
 from aiovfork._lifecycle import ALIVE, OVER, STEPS, UNCONNECTED, State, Step
 from aiovfork._pipes import PipeProtocol, connect_pipe, pipe_file
 from aiovfork._popen import PopenView
-from aiovfork._streams import StreamProtocol
 
 if TYPE_CHECKING:
     import resource
@@ -60,9 +59,10 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._port = port
         self._protocol = protocol
         self._plan = plan
-        self._schedule: Callable[..., object] = (
-            _call_now if type(protocol) is StreamProtocol else loop.call_soon
-        )
+        # asyncio's own protocol of streams runs no code of the application: two callbacks of the loop less
+        # for each child, one less for each chunk of output.
+        own = type(protocol) is asyncio.subprocess.SubprocessStreamProtocol
+        self._schedule: Callable[..., object] = _call_now if own else loop.call_soon
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._pipes: dict[int, asyncio.BaseTransport] = {}
         self._open_pipes: set[int] = set()

@@ -1,0 +1,205 @@
+"""Plugging into event loops: a mixin, loops that have it, and install() for one that already runs.
+
+asyncio.create_subprocess_exec, anyio and whatever is built on them ask the loop for a child: who overrides two
+methods of the loop serves them all. No policy, and nothing of asyncio's modules is patched.
+
+Layer: above the API. Thread: the loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import subprocess
+import types
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from aiovfork._api import spawn_exec, spawn_shell
+from aiovfork._options import SpawnOptions, Stdio, StrOrBytesPath
+from aiovfork._port import close_port_of
+from aiovfork._transport import SubprocessTransport
+
+if TYPE_CHECKING:
+    from typing import Self, TypeVar
+
+    _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.SubprocessProtocol)
+
+
+class SubprocessLoopMixin(asyncio.AbstractEventLoop):
+    """Makes an event loop start its children with aiovfork.
+
+    Put it before the class of the loop: `class Loop(aiovfork.SubprocessLoopMixin, uvloop.Loop): ...`. The loop
+    needs add_reader, connect_read_pipe and connect_write_pipe, which every asyncio loop on Linux has.
+    """
+
+    async def subprocess_exec(  # type: ignore[override]  # typeshed's spells each refused option out
+        self,
+        protocol_factory: Callable[[], _ProtocolT],
+        program: StrOrBytesPath,
+        *args: StrOrBytesPath,
+        stdin: Stdio = subprocess.PIPE,
+        stdout: Stdio = subprocess.PIPE,
+        stderr: Stdio = subprocess.PIPE,
+        **options: Unpack[SpawnOptions],
+    ) -> tuple[SubprocessTransport, _ProtocolT]:
+        """Start a program for a protocol; see aiovfork.subprocess_exec."""
+        return await spawn_exec(
+            self, protocol_factory, (program, *args), stdin, stdout, stderr, options
+        )
+
+    async def subprocess_shell(  # type: ignore[override]  # likewise
+        self,
+        protocol_factory: Callable[[], _ProtocolT],
+        cmd: str | bytes,
+        *,
+        stdin: Stdio = subprocess.PIPE,
+        stdout: Stdio = subprocess.PIPE,
+        stderr: Stdio = subprocess.PIPE,
+        **options: Unpack[SpawnOptions],
+    ) -> tuple[SubprocessTransport, _ProtocolT]:
+        """Run a command with /bin/sh -c for a protocol; see aiovfork.subprocess_shell."""
+        return await spawn_shell(self, protocol_factory, cmd, stdin, stdout, stderr, options)
+
+    def close(self) -> None:
+        """Close the loop. Children that still run are killed, and reaped without blocking.
+
+        Nobody could wait for them any more. asyncio kills them too, but only when their transports are
+        collected, and where they have pipes that fails with "Event loop is closed".
+        """
+        if not self.is_running():  # else the loop refuses to close
+            close_port_of(self)
+        super().close()
+
+
+class EventLoop(SubprocessLoopMixin, asyncio.SelectorEventLoop):  # type: ignore[misc]  # likewise
+    """asyncio's event loop, with children started by aiovfork."""
+
+
+def new_event_loop() -> EventLoop:
+    """Return a new EventLoop; a loop factory for asyncio.Runner, asyncio.run and servers."""
+    return EventLoop()
+
+
+def new_uvloop_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a new uvloop.Loop with children started by aiovfork; a loop factory, as new_event_loop.
+
+    Raises:
+        ImportError: uvloop is not installed. Nothing else of aiovfork imports it.
+    """
+    loop: asyncio.AbstractEventLoop = _uvloop_class()()
+    return loop
+
+
+@functools.cache
+def _uvloop_class() -> Any:
+    try:
+        import uvloop  # noqa: PLC0415  # an extra
+    except ImportError as exc:
+        message = "new_uvloop_event_loop() needs uvloop: pip install 'aiovfork[uvloop]'"
+        raise ImportError(message, name="uvloop") from exc
+    about = {"__module__": __name__, "__doc__": "uvloop's event loop, with children started by aiovfork."}
+    return type("UvloopEventLoop", (SubprocessLoopMixin, uvloop.Loop), about)
+
+
+def install(loop: asyncio.AbstractEventLoop | None = None) -> Installation:
+    """Make a loop that exists already start its children with aiovfork: the running one, unless given.
+
+    Where you can choose the loop, use new_event_loop or the mixin instead. Until the returned Installation is
+    undone, or the loop closed, the loop does what SubprocessLoopMixin describes, close() included. Installing
+    again does nothing more: the loop is itself again when each Installation has been undone.
+
+    Call it on the loop's thread.
+
+    Raises:
+        RuntimeError: No loop is running, or it is closed.
+        TypeError: This is no event loop, or one whose methods cannot be replaced on the instance.
+    """
+    if loop is None:
+        loop = asyncio.get_running_loop()
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        raise TypeError(f"loop must be an asyncio event loop, not {type(loop).__name__!r}")
+    if loop.is_closed():
+        raise RuntimeError("Event loop is closed")
+    if isinstance(loop, SubprocessLoopMixin):
+        return Installation(None)
+    plug: _Plug | None = getattr(loop, _PLUG, None)
+    if plug is None:
+        plug = _Plug(loop)
+    plug.holders += 1
+    return Installation(plug)
+
+
+class Installation:
+    """What install() has done to a loop. As a context manager, it is undone at the end of the block."""
+
+    def __init__(self, plug: _Plug | None) -> None:
+        self._plug = plug
+
+    def undo(self) -> None:
+        """Give the loop its own methods back, unless another Installation still holds it. Idempotent.
+
+        Children that run already are not affected. A method that somebody else has replaced since stays
+        theirs.
+        """
+        plug, self._plug = self._plug, None
+        if plug is not None:
+            plug.holders -= 1
+            if not plug.holders:
+                plug.pull()
+
+    def __enter__(self) -> Self:
+        """Return the installation."""
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Undo it."""
+        self.undo()
+
+
+# Where a loop keeps its plug.
+_PLUG: Final = "_aiovfork_plug"
+
+
+class _Plug:
+    """The mixin's methods on an instance: bound to it, and laid over whatever it had."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.holders = 0
+        self._loop = loop
+        self._close = loop.close
+        self._methods: dict[str, Any] = {
+            "subprocess_exec": types.MethodType(SubprocessLoopMixin.subprocess_exec, loop),
+            "subprocess_shell": types.MethodType(SubprocessLoopMixin.subprocess_shell, loop),
+            "close": self.close,
+            _PLUG: self,
+        }
+        try:
+            attributes = vars(loop)
+        except TypeError:
+            message = f"{type(loop).__name__!r} has no attributes of its own: use SubprocessLoopMixin"
+            raise TypeError(message) from None
+        self._before = {name: attributes[name] for name in self._methods if name in attributes}
+        attributes.update(self._methods)
+
+    def close(self) -> None:
+        """As SubprocessLoopMixin.close."""
+        if not self._loop.is_running():
+            close_port_of(self._loop)
+            self.pull()
+        self._close()
+
+    def pull(self) -> None:
+        """Take the methods off; idempotent."""
+        attributes = vars(self._loop)
+        for name, method in self._methods.items():
+            if attributes.get(name) is not method:  # somebody else's by now
+                continue
+            if name in self._before:
+                attributes[name] = self._before[name]
+            else:
+                del attributes[name]
+        self._methods = {}
