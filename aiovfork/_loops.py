@@ -1,6 +1,6 @@
 """Plugging into event loops: a mixin, loops that have it, and install() for one that already runs.
 
-asyncio.create_subprocess_exec, anyio and whatever is built on them ask the loop for a child: who overrides two
+asyncio.create_subprocess_exec, anyio and whatever is built on them ask the loop for a child: overriding two
 methods of the loop serves them all. No policy, and nothing of asyncio's modules is patched.
 
 Layer: above the API. Thread: the loop's.
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class SubprocessLoopMixin(asyncio.AbstractEventLoop):
     """Makes an event loop start its children with aiovfork.
 
-    Put it before the class of the loop: `class Loop(aiovfork.SubprocessLoopMixin, uvloop.Loop): ...`. The loop
-    needs add_reader, connect_read_pipe and connect_write_pipe, which every asyncio loop on Linux has.
+    Put it before the class of the loop: `class Loop(aiovfork.SubprocessLoopMixin, uvloop.Loop): ...`.
+    The loop needs add_reader, connect_read_pipe and connect_write_pipe, which asyncio's loops on Linux have.
     """
 
     async def subprocess_exec(  # type: ignore[override]  # typeshed's spells each refused option out
