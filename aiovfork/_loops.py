@@ -45,9 +45,7 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         **options: Unpack[SpawnOptions],
     ) -> tuple[SubprocessTransport, _ProtocolT]:
         """Start a program for a protocol; see aiovfork.subprocess_exec."""
-        return await spawn_exec(
-            self, protocol_factory, (program, *args), stdin, stdout, stderr, options
-        )
+        return await spawn_exec(self, protocol_factory, (program, *args), stdin, stdout, stderr, options)
 
     async def subprocess_shell(  # type: ignore[override]  # likewise
         self,
