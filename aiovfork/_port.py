@@ -7,6 +7,7 @@ dispose, which any thread may call.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
 import os
 import threading
@@ -61,7 +62,8 @@ class CompletionPort:
         self._step = ffi.new("int32_t *")
         self._fd: int = lib.avf_port_fd(self._port)
         try:
-            loop.add_reader(self._fd, self._drain)
+            # Not in the caller's context: it would be kept, and seen, for as long as the port lives.
+            contextvars.Context().run(loop.add_reader, self._fd, self._drain)
         except BaseException:
             self.close()
             raise

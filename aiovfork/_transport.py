@@ -9,7 +9,9 @@ Layer: above the port. Thread: the loop's.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
+import functools
 import os
 import signal as signals
 import warnings
@@ -59,10 +61,14 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._port = port
         self._protocol = protocol
         self._plan = plan
-        # asyncio's own protocol of streams runs no code of the application: two callbacks of the loop less
-        # for each child, one less for each chunk of output.
-        own = type(protocol) is asyncio.subprocess.SubprocessStreamProtocol
-        self._schedule: Callable[..., object] = _call_now if own else loop.call_soon
+        self._schedule: Callable[..., object]
+        if type(protocol) is asyncio.subprocess.SubprocessStreamProtocol:
+            # It runs no code of the application: two callbacks of the loop less for each child, one less for
+            # each chunk of output.
+            self._schedule = _call_now
+        else:
+            # In the context of whoever asks for the child; the port's callback has none.
+            self._schedule = functools.partial(loop.call_soon, context=contextvars.copy_context())
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._pipes: dict[int, asyncio.BaseTransport] = {}
         self._open_pipes: set[int] = set()
