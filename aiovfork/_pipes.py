@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from aiovfork._transport import SubprocessTransport
@@ -50,6 +50,73 @@ async def connect_pipe(
     loop: asyncio.AbstractEventLoop, protocol: PipeProtocol, file: io.FileIO
 ) -> asyncio.BaseTransport:
     """Give one end to the loop, which owns and closes it from then on, even if this fails."""
-    if file.writable():
-        return (await loop.connect_write_pipe(lambda: protocol, file))[0]
-    return (await loop.connect_read_pipe(lambda: protocol, file))[0]
+    if not file.writable():
+        return (await loop.connect_read_pipe(lambda: protocol, file))[0]
+    transport = (await loop.connect_write_pipe(lambda: protocol, file))[0]
+    return transport if isinstance(loop, asyncio.BaseEventLoop) else _Stdin(transport)
+
+
+class _Stdin(asyncio.Transport):  # whose pause_reading is not implemented, rather than missing, as asyncio's
+    """A write pipe of uvloop that takes writes after its end as asyncio's does: they go nowhere.
+
+    uvloop's raises a RuntimeError. A child may close its stdin, or exit, at any moment, and asyncio's
+    communicate() is ready for what drain() then raises, not for that.
+    """
+
+    def __init__(self, pipe: asyncio.WriteTransport) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def write(self, data: Any) -> None:
+        """Write, unless the pipe is closing."""
+        if not self._pipe.is_closing():
+            self._pipe.write(data)
+
+    def write_eof(self) -> None:
+        """Close after what has been written, unless the pipe is closing."""
+        if not self._pipe.is_closing():
+            self._pipe.write_eof()
+
+    def can_write_eof(self) -> bool:
+        """As the pipe."""
+        return self._pipe.can_write_eof()
+
+    def is_closing(self) -> bool:
+        """As the pipe."""
+        return self._pipe.is_closing()
+
+    def close(self) -> None:
+        """Close after what has been written."""
+        self._pipe.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._pipe.abort()
+
+    def get_write_buffer_size(self) -> int:
+        """As the pipe."""
+        return self._pipe.get_write_buffer_size()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """As the pipe."""
+        limits: Any = cast("Any", self._pipe).get_write_buffer_limits()
+        return cast("tuple[int, int]", limits)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """As the pipe."""
+        self._pipe.set_write_buffer_limits(high, low)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """As the pipe."""
+        return self._pipe.get_extra_info(name, default)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """As the pipe."""
+        return self._pipe.get_protocol()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """As the pipe."""
+        self._pipe.set_protocol(protocol)
+
+    def __repr__(self) -> str:
+        return repr(self._pipe)

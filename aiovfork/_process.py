@@ -93,8 +93,7 @@ class Process(asyncio.subprocess.Process):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             if data is not None and not self._input_taken:
                 self._input_taken = True
-                if not self.stdin.is_closing():  # uvloop's transports raise then, asyncio's do not
-                    self.stdin.write(data)
+                self.stdin.write(data)
             await self.stdin.drain()
         self.stdin.close()
 

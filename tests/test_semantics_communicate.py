@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import aiovfork
-from tests.support.backends import OURS, REFERENCE, Spawner, compare, run_on_each
+from tests.support.backends import Spawner, compare
 
 PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
 PIPES: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
@@ -44,15 +44,10 @@ def test_no_input_closes_stdin() -> None:
     assert compare(body) == (b"", b"")
 
 
-def test_no_input_closes_stdin_on_every_python() -> None:
+async def test_no_input_closes_stdin_on_every_python() -> None:
     """communicate() without input is EOF for the child, also where asyncio (3.11) would hang."""
-
-    async def body(spawn: Spawner) -> None:
-        process = await spawn.exec("cat", stdin=PIPE, stdout=PIPE)
-        stdout, _ = await process.communicate()
-        assert stdout == b""
-
-    run_on_each(body)
+    process = await aiovfork.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
+    assert await process.communicate() == (b"", None)
 
 
 @pytest.mark.parametrize(
@@ -134,28 +129,24 @@ def test_a_broken_pipe_is_raised_by_drain() -> None:
                 await process.stdin.drain()
         return True
 
-    # A pipe of uvloop raises a RuntimeError of its own from write() once it has noticed.
-    assert compare(body, [backend for backend in OURS if backend.new_loop is REFERENCE.new_loop])
+    assert compare(body)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio of 3.11 raises an AttributeError about None")
 def test_input_without_a_pipe_is_ignored() -> None:
     """communicate(input) without stdin=PIPE runs on without it."""
-    assert compare(_input_for_nobody) == (b"out\n", None)
+
+    async def body(spawn: Spawner) -> tuple[Any, Any]:
+        process = await spawn.exec("echo", "out", stdout=PIPE)
+        return await process.communicate(b"nobody reads this")
+
+    assert compare(body) == (b"out\n", None)
 
 
-def test_input_without_a_pipe_is_ignored_on_every_python() -> None:
+async def test_input_without_a_pipe_is_ignored_on_every_python() -> None:
     """communicate(input) without stdin=PIPE does the same on 3.11 as on later versions."""
-
-    async def body(spawn: Spawner) -> None:
-        assert await _input_for_nobody(spawn) == (b"out\n", None)
-
-    run_on_each(body)
-
-
-async def _input_for_nobody(spawn: Spawner) -> tuple[Any, Any]:
-    process = await spawn.exec("echo", "out", stdout=PIPE)
-    return await process.communicate(b"nobody reads this")
+    process = await aiovfork.create_subprocess_exec("echo", "out", stdout=PIPE)
+    assert await process.communicate(b"nobody reads this") == (b"out\n", None)
 
 
 @pytest.mark.parametrize("data", ["text", 3, [b"x"]], ids=repr)
