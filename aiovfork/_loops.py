@@ -9,7 +9,10 @@ Layer: above the API. Thread: the loop's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import functools
+import os
 import subprocess
 import types
 from collections.abc import Callable
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from aiovfork._api import spawn_exec, spawn_shell
 from aiovfork._options import SpawnOptions, Stdio, StrOrBytesPath
-from aiovfork._port import close_port_of
+from aiovfork._port import close_port_of, port_of
 from aiovfork._transport import SubprocessTransport
 
 if TYPE_CHECKING:
@@ -60,6 +63,16 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         """Run a command with /bin/sh -c for a protocol; see aiovfork.subprocess_shell."""
         return await spawn_shell(self, protocol_factory, cmd, stdin, stdout, stderr, options)
 
+    def run_forever(self) -> None:
+        """Run until stop() is called.
+
+        Also what run_until_complete() runs. The descriptors that report on children are opened here, not at
+        the first spawn: to whoever counts descriptors around one, they would look like a leak.
+        """
+        with contextlib.suppress(OSError):  # the first spawn says it, if it comes to that
+            port_of(self)
+        super().run_forever()
+
     def close(self) -> None:
         """Close the loop. Children that still run are killed, and reaped without blocking.
 
@@ -87,7 +100,18 @@ def new_uvloop_event_loop() -> asyncio.AbstractEventLoop:
         ImportError: uvloop is not installed. Nothing else of aiovfork imports it.
     """
     loop: asyncio.AbstractEventLoop = _uvloop_class()()
+    # libuv opens a descriptor with a loop's first stream, and keeps it in reserve. As the port's, it would
+    # look like a leak of the first child's.
+    with contextlib.suppress(OSError):
+        loop.connect_read_pipe(asyncio.Protocol, _NoPipe()).send(None)
     return loop
+
+
+class _NoPipe:
+    """What cannot be connected; a loop learns that when it has made the stream."""
+
+    def fileno(self) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 @functools.cache
@@ -112,7 +136,7 @@ def install(loop: asyncio.AbstractEventLoop | None = None) -> Installation:
 
     Raises:
         RuntimeError: No loop is running, or it is closed.
-        TypeError: This is no event loop, or one whose methods cannot be replaced on the instance.
+        TypeError: This is no event loop.
     """
     if loop is None:
         loop = asyncio.get_running_loop()
@@ -175,11 +199,7 @@ class _Plug:
             "close": self.close,
             _PLUG: self,
         }
-        try:
-            attributes = vars(loop)
-        except TypeError:
-            message = f"{type(loop).__name__!r} has no attributes of its own: use SubprocessLoopMixin"
-            raise TypeError(message) from None
+        attributes = vars(loop)
         self._before = {name: attributes[name] for name in self._methods if name in attributes}
         attributes.update(self._methods)
 

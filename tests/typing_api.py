@@ -97,6 +97,23 @@ async def transports() -> None:
     assert_type(transport.get_pipe_transport(1), asyncio.BaseTransport | None)
 
 
+async def loops() -> None:
+    """Loops with aiovfork plugged in are loops; install() is a context manager."""
+    assert_type(aiovfork.new_event_loop(), aiovfork.EventLoop)
+    plain: asyncio.SelectorEventLoop = aiovfork.EventLoop()
+    assert_type(aiovfork.new_uvloop_event_loop(), asyncio.AbstractEventLoop)
+    with asyncio.Runner(loop_factory=aiovfork.new_event_loop) as runner:
+        runner.run(loops())
+    assert_type(aiovfork.install(), aiovfork.Installation)
+    with aiovfork.install(plain) as installation:
+        assert_type(installation, aiovfork.Installation)
+        installation.undo()
+    aiovfork.install("loop")  # type: ignore[arg-type]
+    transport, protocol = await aiovfork.new_event_loop().subprocess_exec(Protocol, "program", cwd="/")
+    assert_type(transport, aiovfork.SubprocessTransport)
+    assert_type(protocol, Protocol)
+
+
 def counters(process: aiovfork.Process) -> None:
     """Plain data."""
     stats = aiovfork.stats()

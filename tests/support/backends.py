@@ -2,6 +2,9 @@
 
 A test of semantics is a body `async def body(spawn)` that uses only what asyncio offers. compare() runs it
 once per backend, each time on a fresh loop, and holds the outcomes, values or exceptions, against asyncio's.
+
+With AIOVFORK_TEST_PLUGGED in the environment the loops are aiovfork's own, and bodies call asyncio's functions
+on them: every test of semantics then is one of plugging in. "install" does it with install() on plain loops.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -33,10 +37,36 @@ def _tracked(factory: LoopFactory) -> LoopFactory:
     return new_loop
 
 
+def installed(factory: LoopFactory) -> LoopFactory:
+    """Have install() plug aiovfork into each loop of a factory."""
+
+    def new_loop() -> asyncio.AbstractEventLoop:
+        loop = factory()
+        aiovfork.install(loop)
+        return loop
+
+    return new_loop
+
+
+#: Loops that know nothing of aiovfork, by name.
+PLAIN: Final[dict[str, LoopFactory]] = {
+    "asyncio": asyncio.SelectorEventLoop,
+    "uvloop": uvloop.new_event_loop,
+}
+#: Loops into which aiovfork is plugged, by the name of the plain one, then by the way.
+PLUGGED: Final[dict[str, dict[str, LoopFactory]]] = {
+    "loop": {"asyncio": aiovfork.new_event_loop, "uvloop": aiovfork.new_uvloop_event_loop},
+    "install": {name: installed(factory) for name, factory in PLAIN.items()},
+}
+#: The same, by one name.
+WAYS: Final[dict[str, LoopFactory]] = {
+    f"{way}-{name}": factory for way, loops in PLUGGED.items() for name, factory in loops.items()
+}
+_way: Final = os.environ.get("AIOVFORK_TEST_PLUGGED")
+
 #: The loops that every test of aiovfork runs on, by name.
 LOOP_FACTORIES: Final[dict[str, LoopFactory]] = {
-    "asyncio": _tracked(asyncio.SelectorEventLoop),
-    "uvloop": _tracked(uvloop.new_event_loop),
+    name: _tracked(factory) for name, factory in (PLUGGED[_way] if _way else PLAIN).items()
 }
 
 
@@ -48,16 +78,18 @@ def left_over_tasks() -> list[asyncio.Task[Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
-    """A way to spawn."""
+    """A way to spawn: asyncio's functions or aiovfork's, on some loop."""
 
     name: str
     new_loop: LoopFactory
     is_reference: bool
+    calls_asyncio: bool
 
 
-REFERENCE: Final = Backend("asyncio", LOOP_FACTORIES["asyncio"], is_reference=True)
+REFERENCE: Final = Backend("asyncio", _tracked(PLAIN["asyncio"]), is_reference=True, calls_asyncio=True)
 OURS: Final = tuple(
-    Backend(f"aiovfork on {name}", factory, is_reference=False) for name, factory in LOOP_FACTORIES.items()
+    Backend(f"aiovfork on {name}", factory, is_reference=False, calls_asyncio=bool(_way))
+    for name, factory in LOOP_FACTORIES.items()
 )
 BACKENDS: Final = (REFERENCE, *OURS)
 
@@ -72,24 +104,24 @@ class Spawner:
 
     async def exec(self, *args: Any, **options: Any) -> asyncio.subprocess.Process:
         """As create_subprocess_exec."""
-        create: Any = (asyncio if self.backend.is_reference else aiovfork).create_subprocess_exec
+        create: Any = (asyncio if self.backend.calls_asyncio else aiovfork).create_subprocess_exec
         return self._noted(await create(*args, **options))
 
     async def shell(self, *args: Any, **options: Any) -> asyncio.subprocess.Process:
         """As create_subprocess_shell."""
-        create: Any = (asyncio if self.backend.is_reference else aiovfork).create_subprocess_shell
+        create: Any = (asyncio if self.backend.calls_asyncio else aiovfork).create_subprocess_shell
         return self._noted(await create(*args, **options))
 
     async def protocol_exec(self, factory: Callable[[], Any], *args: Any, **options: Any) -> tuple[Any, Any]:
         """As loop.subprocess_exec."""
-        spawn: Any = self.loop.subprocess_exec if self.backend.is_reference else aiovfork.subprocess_exec
+        spawn: Any = self.loop.subprocess_exec if self.backend.calls_asyncio else aiovfork.subprocess_exec
         transport, protocol = await spawn(factory, *args, **options)
         self._transports.append(transport)
         return transport, protocol
 
     async def protocol_shell(self, factory: Callable[[], Any], *args: Any, **options: Any) -> tuple[Any, Any]:
         """As loop.subprocess_shell."""
-        spawn: Any = self.loop.subprocess_shell if self.backend.is_reference else aiovfork.subprocess_shell
+        spawn: Any = self.loop.subprocess_shell if self.backend.calls_asyncio else aiovfork.subprocess_shell
         transport, protocol = await spawn(factory, *args, **options)
         self._transports.append(transport)
         return transport, protocol
