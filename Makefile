@@ -30,10 +30,10 @@ demo: $(BUILT)  ## a busy server beside helper processes, on four backends (DEMO
 	$(BIN)/python -m aiovfork demo $(DEMO_ARGS)
 
 test: $(BUILT) $(GROUP)test  ## the fast tests (PYTEST_ARGS='-k ...')
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 -m 'not slow' $(PYTEST_ARGS)
 
 test-all: $(BUILT) $(GROUP)test  ## every test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(GROUP)lint  ## style and layout of Python and C, thread tags; changes nothing
 	$(BIN)/ruff check

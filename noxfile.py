@@ -67,7 +67,7 @@ def run_tests(session: nox.Session, *arguments: str, env: dict[str, str] | None 
     if folder := os.environ.get("AIOVFORK_JUNIT"):
         stage = os.environ.get("AIOVFORK_STAGE", session.name)
         arguments = (*arguments, f"--junitxml={folder}/{stage}.xml")
-    session.run("python", "-m", "pytest", *arguments, *session.posargs, env=env)
+    session.run("python", "-m", "pytest", "-n", "2", *arguments, *session.posargs, env=env)
 
 
 def test_groups() -> list[str]:

@@ -191,7 +191,7 @@ async def test_a_recycled_pid_is_not_signalled() -> None:
 
 def _process_with_pid(pid: int) -> int | None:
     """Start a process that has a pid, if the system lets us choose and nobody else takes it first."""
-    for _ in range(20):
+    for _ in range(200):
         try:
             pathlib.Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
         except OSError:
