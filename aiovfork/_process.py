@@ -6,8 +6,8 @@ Layer: above the transport. Thread: the loop's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import resource
+from asyncio.log import logger
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +29,7 @@ class Process(asyncio.subprocess.Process):
     no output. `async with` kills, reaps and closes what still runs at the end of the block.
     """
 
+    _loop: asyncio.AbstractEventLoop
     _transport: SubprocessTransport
 
     def __init__(
@@ -90,23 +91,35 @@ class Process(asyncio.subprocess.Process):
     async def _write_input(self, data: bytes | bytearray | memoryview | None) -> None:
         if self.stdin is None:
             return
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        try:
             if data is not None and not self._input_taken:
                 self._input_taken = True
                 self.stdin.write(data)
+                self._log("feed stdin (%s bytes)", len(data))
             await self.stdin.drain()
+        except (BrokenPipeError, ConnectionResetError) as exc:
+            self._log("stdin got %r", exc)
+        self._log("close stdin")
         self.stdin.close()
 
     async def _read_all(self, fd: int, stream: asyncio.StreamReader | None) -> bytes | None:
         if stream is None:
             return None
+        name = ("stdin", "stdout", "stderr")[fd]
+        self._log("read %s", name)
         chunks = self._output.setdefault(fd, [])
         while chunk := await stream.read(_CHUNK):
             chunks.append(chunk)
+        self._log("close %s", name)
         pipe = self._transport.get_pipe_transport(fd)
         if pipe is not None:
             pipe.close()
         return b"".join(chunks)
+
+    def _log(self, what: str, *args: object) -> None:
+        """In debug mode, say what communicate() does in asyncio's words."""
+        if self._loop.get_debug():
+            logger.debug("%r communicate: " + what, self, *args)
 
     async def __aenter__(self) -> Self:
         """Return the process."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -17,6 +18,11 @@ PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
 #: asyncio's own remarks about the loop and about slow callbacks are not about processes.
 _ABOUT_PROCESSES = re.compile(
     r"execute program|run shell command|process .* created|exited with return code|Close running"
+)
+
+
+_LEAVES_STDIN_OPEN = pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="asyncio of 3.11 leaves stdin open then, and cat would wait"
 )
 
 
@@ -63,6 +69,33 @@ def test_debug_mode_logs_as_asyncio_does(
     records = compare(lambda spawn: _logged(spawn, caplog, entry, *args, **options))
     assert [level for _, level, _ in records] == ["DEBUG", "DEBUG", "INFO", "INFO"]
     assert {name for name, _, _ in records} == {"asyncio"}
+
+
+@pytest.mark.parametrize(
+    ("args", "data"),
+    [
+        pytest.param(["cat"], b"input", id="input"),
+        pytest.param(["sh", "-c", "exec <&-; exec >&-; sleep 0"], b"x" * 2**20, id="unwanted"),
+        pytest.param(["cat"], None, id="none", marks=_LEAVES_STDIN_OPEN),
+    ],
+)
+def test_communicate_says_what_it_does(
+    caplog: pytest.LogCaptureFixture, args: list[str], data: bytes | None
+) -> None:
+    """In debug mode communicate() tells of the input fed, the streams read and closed, in asyncio's words."""
+    caplog.set_level(logging.DEBUG, logger="asyncio")
+
+    async def body(spawn: Spawner) -> list[str]:
+        spawn.loop.set_debug(enabled=True)
+        process = await spawn.exec(*args, stdin=PIPE, stdout=PIPE)
+        await process.communicate(data)
+        said = [record.getMessage() for record in caplog.records if "communicate: " in record.getMessage()]
+        caplog.clear()
+        return [re.sub(r"<Process \d+>", "<Process N>", message) for message in sorted(said)]
+
+    said = compare(body)
+    assert "<Process N> communicate: close stdin" in said
+    assert "<Process N> communicate: read stdout" in said
 
 
 def test_closing_a_running_child_is_logged(caplog: pytest.LogCaptureFixture) -> None:
