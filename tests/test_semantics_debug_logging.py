@@ -90,6 +90,8 @@ def test_communicate_says_what_it_does(
         process = await spawn.exec(*args, stdin=PIPE, stdout=PIPE)
         await process.communicate(data)
         said = [record.getMessage() for record in caplog.records if "communicate: " in record.getMessage()]
+        # Whether the write still finds the pipe open is the kernel's to say.
+        said = [message for message in said if "stdin got" not in message]
         caplog.clear()
         return [re.sub(r"<Process \d+>", "<Process N>", message) for message in sorted(said)]
 
