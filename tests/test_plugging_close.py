@@ -50,7 +50,7 @@ def quiet_finalizers() -> Iterator[None]:
 @every_plugged_loop
 @every_stdio
 def test_closing_ends_the_children(factory: LoopFactory, stdio: dict[str, Any]) -> None:
-    """loop.close() kills the children that run, and has them reaped, while somebody still holds them."""
+    """P10. loop.close() kills the children that run, and has them reaped, while somebody still holds them."""
     with quiet_finalizers():
         with asyncio.Runner(loop_factory=factory) as runner:
             processes = [
@@ -113,7 +113,7 @@ def test_closing_twice_and_without_children(factory: LoopFactory) -> None:
 
 @every_plugged_loop
 def test_closing_under_spawns_that_hang(factory: LoopFactory, tmp_path: pathlib.Path) -> None:
-    """close() with spawns in the window, and others in the queue behind them, ends them all, and returns.
+    """P10. close() with spawns in the window, and others in the queue behind them, ends them all, and returns.
 
     The loop is closed as it stands, without a cancellation of the tasks.
     """
@@ -156,7 +156,7 @@ def test_closing_under_spawns_that_hang(factory: LoopFactory, tmp_path: pathlib.
 async def test_a_server_that_is_told_to_end(
     loop: str, signals: str, number: int, said: str, when: str, tmp_path: pathlib.Path
 ) -> None:
-    """SIGTERM and SIGINT end a server with a child that runs, or hangs in exec: at once, the child with it.
+    """P10. SIGTERM and SIGINT end a server with a child that runs, or hangs in exec: at once, the child with it.
 
     Nothing is said on stderr, with every warning shown but the one that the child was left running.
     """
