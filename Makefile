@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+CONFORMANCE_ARGS ?=
 
 # An unisolated build looks for meson, ninja and cffi-gen-src on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -21,7 +22,7 @@ GROUP := $(VENV)/.group-
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-all lint format types docs bench bench-smoke wheel sdist clean
+.PHONY: help demo test test-all conformance lint format types docs bench bench-smoke wheel sdist clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +35,9 @@ test: $(BUILT) $(GROUP)test  ## the fast tests (PYTEST_ARGS='-k ...')
 
 test-all: $(BUILT) $(GROUP)test  ## every test
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+conformance: $(BUILT)  ## other projects' tests of subprocesses, on plugged loops (CONFORMANCE_ARGS=--help)
+	$(BIN)/python -m conformance $(CONFORMANCE_ARGS)
 
 lint: $(GROUP)lint  ## style and layout of Python and C, thread tags; changes nothing
 	$(BIN)/ruff check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from typing import Any
@@ -12,6 +13,7 @@ import uvloop
 
 import aiovfork
 from tests.support.backends import PLAIN, PLUGGED, WAYS, LoopFactory, in_thread
+from tests.support.isolated import isolated
 from tests.support.protocols import Recorder
 
 every_plugged_loop = pytest.mark.parametrize("factory", WAYS.values(), ids=WAYS)
@@ -24,6 +26,11 @@ async def transport_of_a_spawn() -> type:
     assert await process.wait() == 0
     transport: Any = process._transport  # type: ignore[attr-defined]
     return type(transport)
+
+
+async def exit_status_of_a_spawn() -> int:
+    """Spawn with asyncio's function something that exits with 7."""
+    return await (await asyncio.create_subprocess_exec("sh", "-c", "exit 7")).wait()
 
 
 # ---- what a plugged loop does ----
@@ -107,6 +114,40 @@ def test_what_cannot_be_had_is_refused_by_name(
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(body())
+
+
+@pytest.mark.parametrize("factory", PLUGGED["loop"].values(), ids=PLUGGED["loop"])
+def test_the_first_child_opens_nothing_that_stays(factory: LoopFactory) -> None:
+    """What a loop of ours needs for children it has before the first one: no descriptor looks like a leak."""
+
+    async def body() -> None:
+        before = set(os.listdir("/proc/self/fd"))
+        process = await asyncio.create_subprocess_exec("true", stdin=-1, stdout=-1)
+        await process.communicate()
+        assert set(os.listdir("/proc/self/fd")) <= before
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(body())
+
+
+def _run_in_a_fork(name: str) -> list[int]:
+    loop = PLUGGED["loop"][name]()
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            status = loop.run_until_complete(exit_status_of_a_spawn())
+        finally:
+            os._exit(status)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]
+    loop.close()
+    return statuses
+
+
+@pytest.mark.parametrize("name", PLUGGED["loop"])
+def test_a_loop_that_is_made_before_a_fork(name: str) -> None:
+    """A loop made in one process and run in its fork, as servers do it, spawns there."""
+    assert isolated(_run_in_a_fork, name) == [7]
 
 
 def test_the_loops_are_what_they_say() -> None:
