@@ -117,11 +117,20 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._pipes[fd] = await connect_pipe(self._loop, PipeProtocol(self, fd), file)
 
     async def _undo(self) -> None:
-        """After a failure or a cancellation: kill the child, if there is one, and wait until it is reaped."""
+        """After a failure or a cancellation: kill the child, if there is one, and wait until it is reaped.
+
+        However often it is cancelled meanwhile: anyio does that again in every round of the loop.
+        """
         self.close()
+        cancelled = None
         while self._state in (State.SUBMITTED, State.CONNECTING):
             self._ended = self._loop.create_future()
-            await self._ended
+            try:
+                await self._ended
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+        if cancelled is not None:
+            raise cancelled
 
     def _move(self, step: Step) -> None:
         self._state = STEPS[self._state, step]

@@ -6,6 +6,8 @@ The fixture no_leaks looks for descriptors, children, zombies, threads and tasks
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import pathlib
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 import aiovfork
 from tests.support.hold import held
+from tests.support.window import until
 
 PIPES: dict[str, Any] = {"stdin": aiovfork.PIPE, "stdout": aiovfork.PIPE, "stderr": aiovfork.PIPE}
 
@@ -88,6 +91,42 @@ async def test_cancelled_twice(tmp_path: pathlib.Path) -> None:
         spawning.cancel()
         with pytest.raises(asyncio.CancelledError):
             await spawning
+
+
+async def test_cancelled_in_every_round_of_the_loop() -> None:
+    """A spawn that is cancelled again and again, as anyio does it, ends when its child has been reaped."""
+    for _ in range(20):
+        spawning = asyncio.ensure_future(aiovfork.create_subprocess_exec("sleep", "1000", **PIPES))
+        await until(lambda: aiovfork.stats().in_flight or aiovfork.stats().alive)
+        while not spawning.done():
+            spawning.cancel()
+            await asyncio.sleep(0)
+        assert spawning.cancelled()
+        assert not psutil.Process().children()
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["waited for", "cancelled"])
+async def test_a_loop_that_cannot_connect_a_pipe(monkeypatch: pytest.MonkeyPatch, *, cancelled: bool) -> None:
+    """A spawn that fails after exec comes out when its child is reaped; cancelled meanwhile, as a cancellation."""
+
+    async def refuse(*args: Any) -> None:
+        transport, _ = await connect(*args)
+        transport.close()
+        refused.set()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # fs.epoll.max_user_watches
+
+    connect = asyncio.get_running_loop().connect_write_pipe
+    refused = asyncio.Event()
+    monkeypatch.setattr(asyncio.get_running_loop(), "connect_write_pipe", refuse)
+    spawning = asyncio.ensure_future(aiovfork.create_subprocess_exec("sleep", "1000", stdin=aiovfork.PIPE))
+    await refused.wait()
+    if cancelled:
+        spawning.cancel()
+    await asyncio.wait([spawning])
+    assert not psutil.Process().children()
+    assert spawning.cancelled() == cancelled
+    if not cancelled:
+        assert isinstance(spawning.exception(), OSError)
 
 
 async def test_wait_for_and_timeout_scopes(tmp_path: pathlib.Path) -> None:
