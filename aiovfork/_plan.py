@@ -120,6 +120,8 @@ def _stdio(value: Any, number: int, pass_fds: Sequence[int]) -> int:
         return number if number in pass_fds else _STDIO_INHERIT
     if not isinstance(value, int):
         value = value.fileno()  # AttributeError otherwise, as with Popen
+    if value == subprocess.STDOUT and number == _STDOUT:
+        raise ValueError("STDOUT can only be used for stderr")  # as Popen says since Python 3.13
     if value < 0 and (value < subprocess.DEVNULL or (value == subprocess.STDOUT and number != _STDERR)):
         name, words = _STDIO[number]
         note = f"{name} must be a descriptor, a file, None, PIPE, {words}, not {value}"
