@@ -1,0 +1,366 @@
+"""What each keyword does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import signal
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from tests.support.backends import Spawner
+from tests.support.compatibility.rows import Group, each_once, name_of, yes
+from tests.support.view import STOPPED, look_at, view_of
+
+PIPE, DEVNULL = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+
+group = Group(__name__)
+
+
+@contextlib.contextmanager
+def tools(*names: str) -> Iterator[pathlib.Path]:
+    """Make a folder for each name, with a program `tool` in it that says the name."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder)
+        for name in names:
+            (place / name).mkdir()
+            tool = place / name / "tool"
+            tool.write_text(f"#!/bin/sh\necho {name}\n")
+            tool.chmod(0o755)
+        yield place
+
+
+@contextlib.contextmanager
+def opened(path: str, *, inheritable: bool = False) -> Iterator[int]:
+    """Open a file, on a number that is free whatever the loop has opened."""
+    fd = os.open(path, os.O_RDONLY)
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD if inheritable else fcntl.F_DUPFD_CLOEXEC, 200)
+    os.close(fd)
+    try:
+        yield high
+    finally:
+        os.close(high)
+
+
+def may_set_groups() -> bool:
+    """Tell whether this process has the right to call setgroups(2)."""
+    try:
+        os.setgroups(os.getgroups())
+    except PermissionError:
+        return False
+    return True
+
+
+async def taken(spawn: Spawner, *options: dict[str, Any]) -> str:
+    """Give each of some options. Returns yes where it is taken, else the exceptions."""
+    found = []
+    for option in options:
+        try:
+            await spawn.exec("true", **option)
+        except Exception as exc:  # noqa: BLE001  # it is the answer
+            found.append(name_of(exc))
+        else:
+            found.append("yes")
+    return each_once(found)
+
+
+@group.row("yes")
+async def kinds_of_arguments(spawn: Spawner) -> str:
+    """Program and arguments are `str`, `bytes` or path-like, undecodable bytes included."""
+    args = (b"b\xff", "s\udcfe", pathlib.Path("/p"), "")
+    programs = ("/bin/sh", b"/bin/sh", pathlib.Path("/bin/sh"))
+    views = [await view_of(spawn, program, "-c", STOPPED[2], *args) for program in programs]
+    return yes(all(view.argv[3:] == (b"b\xff", b"s\xfe", b"/p", b"") for view in views))
+
+
+@group.row("yes", uvloop="`argv[0]` is replaced too")
+async def executable(spawn: Spawner) -> str:
+    """`executable` is the program, while `argv[0]` stays as given."""
+    view = await view_of(spawn, "called so", *STOPPED[1:], executable="/bin/sh")
+    assert view.executable == os.path.realpath("/bin/sh")
+    return yes(view.argv[0] == b"called so", "`argv[0]` is replaced too")
+
+
+@group.row("yes")
+async def executable_of_a_shell(spawn: Spawner) -> str:
+    """`executable` of a shell command is the shell."""
+    process = await spawn.shell("a b", executable="/bin/echo", stdout=PIPE)
+    return yes((await process.communicate())[0] == b"-c a b\n")
+
+
+@group.row("yes")
+async def cwd(spawn: Spawner) -> str:
+    """`cwd` is the child's folder: `str`, `bytes` or path-like."""
+    folders = ("/usr/bin", b"/usr/bin", pathlib.Path("/usr/bin"))
+    found = {(await view_of(spawn, cwd=folder)).cwd for folder in folders}
+    return yes(found == {os.path.realpath("/usr/bin")})
+
+
+@group.row("yes")
+async def relative_program(spawn: Spawner) -> str:
+    """A relative program is looked up from `cwd`, not from the caller's folder."""
+    with tools("one") as place:
+        return yes(await spawn.output("one/tool", cwd=place) == b"one\n")
+
+
+@group.row("yes")
+async def env(spawn: Spawner) -> str:
+    """`env` is the child's whole environment, in its order: of `str` or `bytes`, or empty."""
+    environ = {"B": "1", "A": "ü", "PATH": "/bin"}
+    encoded = {os.fsencode(key): os.fsencode(value) for key, value in environ.items()}
+    expected = tuple(b"%s=%s" % item for item in encoded.items())
+    found = [(await view_of(spawn, env=one)).environ for one in (environ, encoded, {})]
+    return yes(found == [expected, expected, ()])
+
+
+@group.row("yes", uvloop="`TypeError`")
+async def env_path_like(spawn: Spawner) -> str:
+    """A value of `env` may be path-like."""
+    return yes((await view_of(spawn, env={"A": pathlib.Path("/p")})).environ == (b"A=/p",))
+
+
+@group.row("yes", uvloop="`TypeError`")
+async def env_mapping(spawn: Spawner) -> str:
+    """`env` may be any mapping, such as `os.environ`."""
+    return yes(len((await view_of(spawn, env=os.environ)).environ) == len(os.environ))
+
+
+@group.row("yes")
+async def env_of_c_code(spawn: Spawner) -> str:
+    """Without `env` the child has the process' environment, and what C code has changed in it."""
+    os.putenv("SET_BY_C_CODE", "1")
+    return yes(b"SET_BY_C_CODE=1" in (await view_of(spawn)).environ)
+
+
+@group.row("yes")
+async def env_path(spawn: Spawner) -> str:
+    """The `PATH` of `env` is searched, not the caller's; where it has none, `os.defpath` is."""
+    with tools("one", "two") as place:
+        os.environ["PATH"] = f"{place}/one:{os.environ['PATH']}"
+        assert await spawn.output("echo", "found", env={"A": "B"}) == b"found\n"
+        try:
+            await spawn.output("tool", env={"A": "B"})
+        except FileNotFoundError:
+            return yes(await spawn.output("tool", env={"PATH": f"{place}/two"}) == b"two\n")
+        return "no"
+
+
+@group.row("yes", uvloop="text without `#!` is given to `/bin/sh`")
+async def path_entries(spawn: Spawner) -> str:
+    """An entry of `PATH` whose program cannot be executed is passed over."""
+    with tools("plain", "text", "good") as place:
+        (place / "plain/tool").chmod(0o644)
+        (place / "text/tool").write_text("echo text\n")
+        path = ":".join(f"{place}/{name}" for name in ("missing", "plain", "text", "good"))
+        said = await spawn.output("tool", env={"PATH": path})
+        return {b"good\n": "yes", b"text\n": "text without `#!` is given to `/bin/sh`"}[said]
+
+
+@group.row("yes")
+async def path_empty_entry(spawn: Spawner) -> str:
+    """An empty entry of `PATH` is the current folder."""
+    with tools("one") as place:
+        os.chdir(place / "one")
+        return yes(await spawn.output("tool", env={"PATH": ":/bin"}) == b"one\n")
+
+
+@group.row("yes", uvloop="no, they are inherited in any case")
+async def close_fds(spawn: Spawner) -> str:
+    """Inheritable descriptors are closed in the child, unless `close_fds=False`."""
+    with opened("/dev/zero", inheritable=True) as fd:
+        views = [await view_of(spawn), await view_of(spawn, close_fds=False)]
+        inherited = [fd in view.fds for view in views]
+        assert inherited[1]
+        return "no, they are inherited in any case" if inherited[0] else "yes"
+
+
+@group.row("yes")
+async def pass_fds(spawn: Spawner) -> str:
+    """`pass_fds` keep their numbers in the child."""
+    with opened("/dev/zero") as one, opened("/dev/full") as two:
+        fds = (await view_of(spawn, pass_fds=[two, one])).fds
+        return yes([fds.get(one), fds.get(two)] == ["/dev/zero", "/dev/full"])
+
+
+@group.row("yes", uvloop="no")
+async def pass_fds_overrides(spawn: Spawner) -> str:
+    """`pass_fds` with `close_fds=False` closes the others all the same, with a `RuntimeWarning`."""
+    with (
+        opened("/dev/zero") as fd,
+        opened("/dev/full", inheritable=True) as other,
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
+        fds = (await view_of(spawn, pass_fds=[fd], close_fds=False)).fds
+        return yes([warning.category for warning in caught] == [RuntimeWarning] and other not in fds)
+
+
+@group.row("yes", uvloop="no")
+async def nothing_else(spawn: Spawner) -> str:
+    """The child of a default spawn has 0, 1 and 2, and nothing of what the loop or another spawn has open."""
+    await spawn.exec("cat", stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    return yes(set((await view_of(spawn)).fds) == {0, 1, 2})
+
+
+@group.row("yes")
+async def snapshot(spawn: Spawner) -> str:
+    """A descriptor may be closed, or its number reused, as soon as the call has begun."""
+    with opened("/dev/zero") as fd, opened("/dev/full") as other:
+        spawning = asyncio.ensure_future(spawn.exec(*STOPPED, stdin=fd))
+        await asyncio.sleep(0)
+        os.dup2(other, fd)
+        return yes(look_at((await spawning).pid).fds[0] == "/dev/zero")
+
+
+@group.row("yes")
+async def start_new_session(spawn: Spawner) -> str:
+    """`start_new_session` makes the child the leader of a session."""
+    return yes((await view_of(spawn, start_new_session=True)).session == "its own")
+
+
+@group.row("yes", uvloop="`ValueError`")
+async def process_group(spawn: Spawner) -> str:
+    """`process_group` is a group of its own (0), or that of another child."""
+    leader = await spawn.exec("sleep", "1000", process_group=0)
+    follower = await view_of(spawn, process_group=leader.pid)
+    return yes(os.getpgid(leader.pid) == leader.pid and follower.group == str(leader.pid))
+
+
+@group.row("`PermissionError` EPERM", uvloop="`ValueError`")
+async def session_and_group(spawn: Spawner) -> str:
+    """`start_new_session` together with `process_group=0`."""
+    try:
+        await spawn.exec("true", start_new_session=True, process_group=0)
+    except OSError as exc:
+        return f"{name_of(exc)} {errno.errorcode[exc.errno or 0]}"
+    return "yes"
+
+
+@group.row("yes", uvloop="`ValueError`")
+async def umask(spawn: Spawner) -> str:
+    """`umask` is the child's."""
+    return yes(int((await view_of(spawn, umask=0o027)).status["Umask"], 8) == 0o027)
+
+
+@group.row("yes", uvloop="all signals are default in any case")
+async def restore_signals(spawn: Spawner) -> str:
+    """SIGPIPE and SIGXFSZ, which Python ignores, are default in the child, unless `restore_signals=False`."""
+    views = [await view_of(spawn), await view_of(spawn, restore_signals=False)]
+    restored = [not view.signals("SigIgn") & {signal.SIGPIPE, signal.SIGXFSZ} for view in views]
+    assert restored[0]
+    return "all signals are default in any case" if restored[1] else "yes"
+
+
+@group.row("yes", uvloop="`ValueError`")
+async def pipesize(spawn: Spawner) -> str:
+    """`pipesize` is the capacity of the pipes."""
+    process: Any = await spawn.exec("cat", stdin=PIPE, stdout=PIPE, pipesize=2**18)
+    pipes = [process._transport.get_pipe_transport(fd).get_extra_info("pipe") for fd in (0, 1)]
+    return yes([fcntl.fcntl(pipe.fileno(), fcntl.F_GETPIPE_SZ) for pipe in pipes] == [2**18] * 2)
+
+
+@group.row("yes")
+async def limit(spawn: Spawner) -> str:
+    """`limit` bounds the line that a `StreamReader` takes."""
+    process: Any = await spawn.exec("printf", "%s", "x" * 1000 + "\n", stdout=PIPE, limit=100)
+    try:
+        await process.stdout.readuntil(b"\n")
+    except asyncio.LimitOverrunError:
+        return "yes"
+    return "no"
+
+
+@group.row("yes", "`TypeError`", "`ValueError`", plugged="yes", differs="better")
+async def spawn_timeout(spawn: Spawner) -> str:
+    """`spawn_timeout`: seconds until the program must run."""
+    return await taken(spawn, {"spawn_timeout": 60})
+
+
+@group.row("`ValueError`", "yes", "`ValueError`", differs="worse")
+async def user(spawn: Spawner) -> str:
+    """`user`."""
+    uid = os.getuid()
+    return yes((await view_of(spawn, user=uid)).status["Uid"] == "\t".join([str(uid)] * 4))
+
+
+@group.row("`ValueError`", "yes", "`ValueError`", differs="worse")
+async def group_(spawn: Spawner) -> str:
+    """`group`."""
+    gid = os.getgid()
+    return yes((await view_of(spawn, group=gid)).status["Gid"] == "\t".join([str(gid)] * 4))
+
+
+@group.row("`ValueError`", "yes", "`ValueError`", differs="worse")
+async def extra_groups(spawn: Spawner) -> str:
+    """`extra_groups`."""
+    try:
+        return yes((await view_of(spawn, extra_groups=[4321])).status["Groups"] == "4321")
+    except PermissionError:
+        return yes(not may_set_groups())  # it was tried
+
+
+@group.row("`ValueError`", "yes", differs="worse", uvloop="yes")
+async def preexec_fn(spawn: Spawner) -> str:
+    """`preexec_fn` is called in the child."""
+    view = await view_of(spawn, preexec_fn=lambda: os.chdir("/usr"))
+    return yes(view.cwd == os.path.realpath("/usr"))
+
+
+@group.row("`ValueError`")
+async def for_windows(spawn: Spawner) -> str:
+    """`startupinfo` and `creationflags`, which are for Windows."""
+    return await taken(spawn, {"startupinfo": object()}, {"creationflags": 8})
+
+
+@group.row("`ValueError`")
+async def text(spawn: Spawner) -> str:
+    """`text`, `encoding`, `errors`, `universal_newlines` and `bufsize`: the streams are bytes, and unbuffered."""
+    return await taken(
+        spawn,
+        {"text": True},
+        {"encoding": "utf-8"},
+        {"errors": "strict"},
+        {"universal_newlines": True},
+        {"bufsize": 1},
+        {"bufsize": -1},
+    )
+
+
+@group.row("`ValueError`")
+async def shell(spawn: Spawner) -> str:
+    """`shell=True` for a program, `shell=False` for a shell command."""
+    found = [await taken(spawn, {"shell": True})]
+    try:
+        await spawn.shell("true", shell=False)
+    except ValueError as exc:
+        found.append(name_of(exc))
+    return each_once(found)
+
+
+@group.row("yes", uvloop="`ValueError` for most")
+async def values_that_mean_nothing(spawn: Spawner) -> str:
+    """All of these may be given with the value that changes nothing (`text=False`, `user=None`, `umask=-1`)."""
+    neutral: dict[str, Any] = {
+        **dict.fromkeys(("startupinfo", "preexec_fn", "user", "group", "extra_groups", "process_group")),
+        **dict.fromkeys(("encoding", "errors")),
+        **dict.fromkeys(("text", "universal_newlines", "shell", "start_new_session"), False),
+        **dict.fromkeys(("bufsize", "creationflags"), 0),
+        **dict.fromkeys(("umask", "pipesize"), -1),
+        "pass_fds": (),
+    }
+    found = [await taken(spawn, {name: value}) for name, value in neutral.items()]
+    refused = [answer for answer in found if answer != "yes"]
+    assert not refused or len(refused) > len(found) / 2
+    return yes(not refused, f"{each_once(refused)} for most")
+
+
+@group.row("`TypeError`", uvloop="`ValueError`")
+async def unknown_option(spawn: Spawner) -> str:
+    """An option that nobody knows."""
+    return await taken(spawn, {"no_such_option": 1})

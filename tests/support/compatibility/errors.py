@@ -1,0 +1,215 @@
+"""What a spawn that cannot be raises."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+
+from tests.support.backends import Spawner
+from tests.support.compatibility.arguments import taken, tools
+from tests.support.compatibility.rows import Group, Since, each_once, name_of, yes
+from tests.support.compatibility.streams import PIPES
+from tests.support.protocols import Recorder
+from tests.support.window import rounds, until
+
+DEVNULL = asyncio.subprocess.DEVNULL
+
+group = Group(__name__)
+
+
+async def failure(spawn: Spawner, *args: Any, **options: Any) -> OSError:
+    """Start what cannot be started, and return what that raises."""
+    try:
+        await spawn.exec(*args, **options)
+    except OSError as exc:
+        return exc
+    raise AssertionError
+
+
+def described(exc: OSError, names: Mapping[str, Any]) -> str:
+    """Return an exception in the page's words: its class, an errno that this does not tell, and its filename."""
+    number = f" {errno.errorcode[exc.errno or 0]}" if type(exc) is OSError else ""
+    (filename,) = [called for called, name in {"no": None, **names}.items() if name == exc.filename]
+    return f"{name_of(exc)}{number}, {filename} `filename`"
+
+
+@group.row("`FileNotFoundError`, the given `filename`", uvloop="`FileNotFoundError`, no `filename`")
+async def missing_program(spawn: Spawner) -> str:
+    """A program, or `executable`, that is not there, or not in `PATH`."""
+    return each_once(
+        [
+            described(await failure(spawn, "/no/such/program"), {"the given": "/no/such/program"}),
+            described(await failure(spawn, "no-such-program"), {"the given": "no-such-program"}),
+            described(await failure(spawn, "true", executable=b"no-such"), {"the given": b"no-such"}),
+        ]
+    )
+
+
+@group.row("that path", Since({"3.11": "that path", "3.13": "a `str`"}), "`None`", differs="better")
+async def missing_path(spawn: Spawner) -> str:
+    """The `filename`, where the program was given as a path-like object."""
+    filename = (await failure(spawn, pathlib.Path("/no/such/program"))).filename
+    return {pathlib.Path: "that path", str: "a `str`", type(None): "`None`"}[
+        pathlib.Path if isinstance(filename, pathlib.Path) else type(filename)
+    ]
+
+
+@group.row("`FileNotFoundError`, the `cwd` as `filename`", uvloop="`FileNotFoundError`, no `filename`")
+async def missing_cwd(spawn: Spawner) -> str:
+    """A `cwd` that is not there, whether or not the program is."""
+    names = {"the `cwd` as": "/no/such/folder"}
+    return each_once(
+        [
+            described(await failure(spawn, "true", cwd="/no/such/folder"), names),
+            described(await failure(spawn, "/no/such/program", cwd="/no/such/folder"), names),
+        ]
+    )
+
+
+@group.row("`PermissionError`, the given `filename`", uvloop="`PermissionError`, no `filename`")
+async def not_executable(spawn: Spawner) -> str:
+    """A program that may not be executed, or is a folder."""
+    with tools("plain") as place:
+        program = f"{place}/plain/tool"
+        os.chmod(program, 0o644)
+        return each_once(
+            [
+                described(await failure(spawn, program), {"the given": program}),
+                described(await failure(spawn, "/etc"), {"the given": "/etc"}),
+            ]
+        )
+
+
+@group.row("`OSError` ENOEXEC, the given `filename`", uvloop="it is given to `/bin/sh`")
+async def neither_elf_nor_script(spawn: Spawner) -> str:
+    """A program that is neither ELF nor begins with `#!`."""
+    with tools("text") as place:
+        program = f"{place}/text/tool"
+        pathlib.Path(program).write_text("exit 7\n")
+        try:
+            process = await spawn.exec(program)
+        except OSError as exc:
+            return described(exc, {"the given": program})
+        return {7: "it is given to `/bin/sh`"}[await process.wait()]
+
+
+@group.row("`PermissionError`, the given `filename`", uvloop="`PermissionError`, no `filename`")
+async def failed_search(spawn: Spawner) -> str:
+    """A search in `PATH` that meets a program which may not be executed, then none."""
+    with tools("plain") as place:
+        (place / "plain/tool").chmod(0o644)
+        exc = await failure(spawn, "tool", env={"PATH": f"{place}/plain:{place}/missing"})
+        return described(exc, {"the given": "tool"})
+
+
+@group.row("`OSError` E2BIG, the given `filename`", uvloop="`OSError` E2BIG, no `filename`")
+async def too_long(spawn: Spawner) -> str:
+    """An argument that is too long for the kernel."""
+    return described(await failure(spawn, "true", "x" * 200_000), {"the given": "true"})
+
+
+@group.row("`OSError` EBADF, no `filename`")
+async def closed_descriptors(spawn: Spawner) -> str:
+    """A descriptor in `pass_fds`, or for a standard stream, that is closed."""
+    failures = [await failure(spawn, "true", **option) for option in ({"pass_fds": [987]}, {"stdin": 987})]
+    return each_once([described(exc, {}) for exc in failures])
+
+
+@group.row("yes", "no", "no", plugged="yes", differs="better")
+async def step(spawn: Spawner) -> str:
+    """The exception names the step that failed: in its attribute `step`, and in a note."""
+    exc = await failure(spawn, "true", cwd="/no/such/folder")
+    return yes(getattr(exc, "step", None) == "chdir" and "chdir" in exc.__notes__[0])
+
+
+@group.row("the shell's return code 127")
+async def shell_without_program(spawn: Spawner) -> str:
+    """A shell command whose program is not there."""
+    process = await spawn.shell("exec no-such-program", stderr=DEVNULL)
+    return {127: "the shell's return code 127"}[await process.wait()]
+
+
+@group.row("yes")
+async def nothing_is_left(spawn: Spawner) -> str:
+    """When the exception comes out no child is left, and soon no descriptor."""
+    await failure(spawn, "/no/such/program", **PIPES)
+    await rounds(20)
+    before = set(os.listdir("/proc/self/fd"))
+    await failure(spawn, "/no/such/program", **PIPES)
+    children = psutil.Process().children()
+    await until(lambda: set(os.listdir("/proc/self/fd")) <= before)
+    return yes(not children)
+
+
+@group.row("no")
+async def protocol_hears_of_a_failure(spawn: Spawner) -> str:
+    """The protocol hears of a spawn that fails."""
+    recorder = Recorder()
+    try:
+        await spawn.protocol_exec(lambda: recorder, "/no/such/program")
+    except FileNotFoundError:
+        await rounds(20)
+    return yes(recorder.calls)
+
+
+async def _with(spawn: Spawner, *places: tuple[list[Any], dict[str, Any]]) -> str:
+    found = []
+    for args, options in places:
+        try:
+            process = await spawn.exec(*args, **options)
+        except ValueError as exc:
+            found.append(name_of(exc))
+        else:
+            found.append("it is taken" if await process.wait() == 0 else "it is taken, and fails")
+    return each_once(found)
+
+
+@group.row("`ValueError`", uvloop="it is taken")
+async def nul(spawn: Spawner) -> str:
+    """A NUL in the program, in an argument, in `executable`, `cwd`, a key or a value of `env`."""
+    return await _with(
+        spawn,
+        (["true\0"], {}),
+        (["true", "a\0b"], {}),
+        (["true"], {"executable": "/bin/true\0"}),
+        (["true"], {"cwd": "/\0"}),
+        (["true"], {"env": {"A\0": "B"}}),
+        (["true"], {"env": {"A": "\0B"}}),
+    )
+
+
+@group.row("`ValueError`", uvloop="it is taken")
+async def equals_sign(spawn: Spawner) -> str:
+    """`=` in a key of `env`."""
+    return await _with(spawn, (["true"], {"env": {"A=B": "C"}}))
+
+
+@group.row("`ValueError`", uvloop="it is taken")
+async def path_twice(spawn: Spawner) -> str:
+    """`PATH` in `env` both as `str` and as `bytes`."""
+    return await _with(spawn, (["true"], {"env": {"PATH": "/bin", b"PATH": "/usr/bin"}}))
+
+
+@group.row("`TypeError`")
+async def wrong_type(spawn: Spawner) -> str:
+    """A program, an argument, `executable`, `cwd` or a value of `env` that is a number."""
+    found = [await taken(spawn, {"executable": 3}, {"cwd": 3}, {"env": {"A": 3}})]
+    for args in ([3], ["true", 3]):
+        try:
+            await spawn.exec(*args)
+        except TypeError as exc:
+            found.append(name_of(exc))
+    return each_once(found)
+
+
+@group.row("`ValueError`", uvloop="`TypeError`")
+async def shell_command_of_a_wrong_type(spawn: Spawner) -> str:
+    """A shell command that is a list."""
+    process = await spawn.shell(["true"])
+    return str(await process.wait())

@@ -1,0 +1,255 @@
+"""Standard input, output and error."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from typing import Any
+
+from tests.support.backends import Spawner
+from tests.support.compatibility.arguments import opened, taken
+from tests.support.compatibility.rows import Group, Since, name_of, yes
+from tests.support.view import STOPPED, look_at, target_of, view_of
+from tests.support.window import rounds
+
+PIPE, STDOUT, DEVNULL = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT, asyncio.subprocess.DEVNULL
+PIPES: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
+
+group = Group(__name__)
+
+
+def fd_of(transport: Any, number: int) -> int:
+    """Return the descriptor of a pipe transport: asyncio's have a pipe, uvloop's a socket."""
+    pipe = transport.get_pipe_transport(number)
+    fd: int = (pipe.get_extra_info("pipe") or pipe.get_extra_info("socket")).fileno()
+    return fd
+
+
+def target(fd: str) -> str:
+    """Return where a descriptor of this process leads; nowhere, where it is closed by now."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.readlink(f"/proc/self/fd/{fd}")
+    return ""
+
+
+@group.row("`None`, to inherit")
+async def default_of_a_process(spawn: Spawner) -> str:
+    """`create_subprocess_exec` and `create_subprocess_shell`: the default of `stdin`, `stdout` and `stderr`."""
+    processes = [await spawn.exec(*STOPPED), await spawn.shell(STOPPED[2])]
+    mine = [target_of(f"/proc/self/fd/{fd}") for fd in range(3)]
+    fds = [look_at(process.pid).fds for process in processes]
+    return {True: "`None`, to inherit"}[[[one[fd] for fd in range(3)] for one in fds] == [mine, mine]]
+
+
+@group.row("`PIPE`")
+async def default_of_a_protocol(spawn: Spawner) -> str:
+    """`subprocess_exec` and `subprocess_shell`: the default."""
+    transports = [
+        (await spawn.protocol_exec(asyncio.SubprocessProtocol, "cat"))[0],
+        (await spawn.protocol_shell(asyncio.SubprocessProtocol, "cat"))[0],
+    ]
+    return {True: "`PIPE`"}[all(one.get_pipe_transport(fd) for one in transports for fd in range(3))]
+
+
+@group.row("a pipe", uvloop="a socket pair")
+async def pipe(spawn: Spawner) -> str:
+    """What `PIPE` gives the child."""
+    fds = (await view_of(spawn, **PIPES)).fds
+    return {"pipe": "a pipe", "socket": "a socket pair"}[{fds[fd] for fd in range(3)}.pop()]
+
+
+@group.row("yes", uvloop="no")
+async def open_stdin_by_name(spawn: Spawner) -> str:
+    """The child can open its stdin as `/dev/stdin`."""
+    process = await spawn.exec("cat", "/dev/stdin", **PIPES)
+    with contextlib.suppress(RuntimeError):  # uvloop's, where the child is gone before its input
+        return yes(await process.communicate(b"by name") == (b"by name", b""))
+    return "no"
+
+
+@group.row("yes", uvloop="no")
+async def open_output_by_name(spawn: Spawner) -> str:
+    """The child can open its output as `/dev/stdout`, `/proc/self/fd/1`, `/dev/stderr`."""
+    script = "echo one >/dev/stdout && echo two >/proc/self/fd/1 && echo three >/dev/stderr"
+    process = await spawn.shell(script, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+    return yes(await process.communicate() == (b"one\ntwo\n", b"three\n"))
+
+
+@group.row("yes")
+async def ends_of_pipes(spawn: Spawner) -> str:
+    """The child's ends block; the parent's do not, and no other child inherits them."""
+    process: Any = await spawn.exec(*STOPPED, **PIPES)
+    flags = look_at(process.pid).flags
+    mine = [fd_of(process._transport, number) for number in range(3)]
+    return yes(
+        not any(flags[fd] & os.O_NONBLOCK for fd in range(3))
+        and all(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK for fd in mine)
+        and not any(map(os.get_inheritable, mine))
+    )
+
+
+@group.row("yes")
+async def devnull(spawn: Spawner) -> str:
+    """`DEVNULL`."""
+    fds = (await view_of(spawn, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)).fds
+    return yes([fds[fd] for fd in range(3)] == ["/dev/null"] * 3)
+
+
+@group.row("yes")
+async def stderr_to_stdout(spawn: Spawner) -> str:
+    """`stderr=STDOUT`, whatever stdout is."""
+    views = [await view_of(spawn, stdin=DEVNULL, stdout=out, stderr=STDOUT) for out in (None, DEVNULL, PIPE)]
+    return yes(all(view.fds[1] == view.fds[2] for view in views))
+
+
+@group.row("yes")
+async def files(spawn: Spawner) -> str:
+    """A descriptor, a file, or any object with `fileno()`."""
+
+    class Holder:
+        def fileno(self) -> int:
+            return out
+
+    with open("/dev/zero", "rb") as source, opened("/dev/full") as out:
+        fds = (await view_of(spawn, stdin=source, stdout=out, stderr=Holder())).fds
+        return yes([fds[fd] for fd in range(3)] == ["/dev/zero", "/dev/full", "/dev/full"])
+
+
+@group.row("yes")
+async def swapped(spawn: Spawner) -> str:
+    """The standard descriptors may change places (`stdout=2, stderr=1`)."""
+    with opened("/dev/full") as one, opened("/dev/zero") as two:
+        os.dup2(one, 1)
+        os.dup2(two, 2)
+        fds = (await view_of(spawn, stdout=2, stderr=1)).fds
+        return yes([fds[1], fds[2]] == ["/dev/zero", "/dev/full"])
+
+
+@group.row("yes", uvloop="no, it is never closed")
+async def closed_standard(spawn: Spawner) -> str:
+    """A caller that has closed its own standard descriptors can close a child's stdin."""
+    # libuv keeps a descriptor that it opens with its first pipe, and aborts if it has to close one below 3.
+    await (await spawn.exec("true", **PIPES)).wait()
+    for fd in range(3):
+        os.close(fd)
+    process: Any = await spawn.exec("sh", "-c", "cat; echo end", stdin=PIPE, stdout=PIPE)
+    parent_end = os.readlink(f"/proc/self/fd/{fd_of(process._transport, 0)}")
+    process.stdin.close()
+    await rounds(20)
+    if parent_end in map(target, os.listdir("/proc/self/fd")):
+        return "no, it is never closed"
+    return yes(await process.stdout.read() == b"end\n")
+
+
+@group.row("`OSError`")
+async def stdin_to_stdout(spawn: Spawner) -> str:
+    """`stdin=STDOUT`."""
+    return await taken(spawn, {"stdin": STDOUT})
+
+
+@group.row(
+    "`ValueError`", Since({"3.11": "`OSError`", "3.13": "`ValueError`"}), "`ValueError`", differs="better"
+)
+async def stdout_to_stdout(spawn: Spawner) -> str:
+    """`stdout=STDOUT`."""
+    return await taken(spawn, {"stdout": STDOUT})
+
+
+@group.row("yes")
+async def streams_that_are_none(spawn: Spawner) -> str:
+    """A stream that is not `PIPE` is `None`, and so is what `communicate()` returns for it."""
+    process: Any = await spawn.exec("echo", "out", stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
+    streams = (process.stdin, process.stderr)
+    return yes(streams == (None, None) and await process.communicate() == (b"out\n", None))
+
+
+_SINCE_312 = Since({"3.11": "no", "3.12": "yes"})
+
+
+@group.row("yes", _SINCE_312, _SINCE_312, plugged=_SINCE_312, differs="better")
+async def communicate_closes_stdin(spawn: Spawner) -> str:
+    """`communicate()` without input closes stdin."""
+    process: Any = await spawn.exec("cat", stdin=PIPE, stdout=PIPE)
+    communicating = asyncio.ensure_future(process.communicate())
+    await rounds(20)
+    closed = process.stdin.is_closing()
+    process.stdin.close()
+    await communicating
+    return yes(closed)
+
+
+_ERROR_IN_311 = Since({"3.11": "`AttributeError`", "3.12": "yes"})
+
+
+@group.row("yes", _ERROR_IN_311, _ERROR_IN_311, plugged=_ERROR_IN_311, differs="better")
+async def communicate_without_a_pipe(spawn: Spawner) -> str:
+    """`communicate(input)` without `stdin=PIPE` ignores the input."""
+    process: Any = await spawn.exec("echo", "out", stdout=PIPE)
+    return yes(await process.communicate(b"for nobody") == (b"out\n", None))
+
+
+@group.row("yes")
+async def communicate_with_a_reluctant_child(spawn: Spawner) -> str:
+    """`communicate(input)` with a child that reads less than that."""
+    process = await spawn.exec("head", "-c", "1", stdin=PIPE, stdout=PIPE)
+    return yes((await process.communicate(b"x" * 2**20))[0] == b"x")
+
+
+@group.row("yes", uvloop="`RuntimeError`")
+async def communicate_with_a_child_that_has_gone(spawn: Spawner) -> str:
+    """`communicate(input)` once the loop has seen that stdin is closed at the other end."""
+    process: Any = await spawn.exec("echo", "out", stdin=PIPE, stdout=PIPE)
+    while not process.stdin.is_closing():
+        await asyncio.sleep(0)
+    await rounds(20)
+    return yes((await process.communicate(b"x" * 2**20))[0] == b"out\n")
+
+
+@group.row("`ConnectionResetError`", uvloop="`RuntimeError`")
+async def write_to_a_child_that_has_gone(spawn: Spawner) -> str:
+    """`write()` and `drain()` then."""
+    process: Any = await spawn.exec("true", stdin=PIPE)
+    while not process.stdin.is_closing():
+        await asyncio.sleep(0)
+    await rounds(20)
+    try:
+        process.stdin.write(b"x")
+        await process.stdin.drain()
+    except (OSError, RuntimeError) as exc:
+        return name_of(exc)
+    return "nothing happens"
+
+
+@group.row(
+    "all of the output",
+    "what had been read is lost",
+    "what had been read is lost",
+    plugged="what had been read is lost",
+    differs="better",
+)
+async def communicate_again(spawn: Spawner) -> str:
+    """What `communicate()` returns if it is called again after it was cancelled."""
+    child_end, parent_end = os.pipe()
+    script = f"exec </dev/fd/{child_end}; read line; echo first; read line; echo last"
+    process: Any = await spawn.exec("sh", "-c", script, stdout=PIPE, pass_fds=[child_end])
+    os.close(child_end)
+    fed = asyncio.Event()
+    feed_data = process.stdout.feed_data
+
+    def note(data: bytes) -> None:
+        feed_data(data)
+        fed.set()
+
+    process.stdout.feed_data = note
+    os.write(parent_end, b"\n")
+    communicating = asyncio.ensure_future(process.communicate())
+    await fed.wait()
+    await rounds(20)
+    communicating.cancel()
+    await asyncio.wait([communicating])
+    assert communicating.cancelled()
+    os.close(parent_end)
+    stdout, _ = await process.communicate()
+    return {b"first\nlast\n": "all of the output", b"last\n": "what had been read is lost"}[stdout]
