@@ -71,14 +71,15 @@ async def _burst() -> list[int]:
 def test_the_window_is_bounded() -> None:
     """P7. Where nothing hangs, no more workers are in the window than the bound; the others wait in the queue."""
     peaks = []
-    for _ in range(5):  # a spawn that takes 20 ms on a busy machine counts as stuck
+    for _ in range(
+        5
+    ):  # on a busy machine a spawn that takes 20 ms counts as stuck, and others end before the last
         peak, queued, *left = isolated(_burst, loop="asyncio")
         assert left == [0, 0]
-        assert queued >= 3 * BOUND
-        peaks.append(peak)
-        if peak <= BOUND:
+        if peak <= BOUND and queued >= 3 * BOUND:
             return
-    pytest.fail(f"the bound is {BOUND}, in flight were {peaks}")
+        peaks.append((peak, queued))
+    pytest.fail(f"the bound is {BOUND}, in flight and queued were {peaks}")
 
 
 @contextlib.asynccontextmanager
