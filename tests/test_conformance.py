@@ -62,6 +62,13 @@ def suite_of(folder: Path, source: str, name: str = "fake") -> Suite:
     return UnittestSuite(name, name, ("fake_adapter",), environment=(("PYTHONPATH", str(folder)),))
 
 
+def pytest_suite_of(folder: Path, *options: str) -> Suite:
+    """A suite of pytest: test_fake.py in this folder."""
+    (folder / "pytest.ini").touch()  # else the settings of a folder above would count
+    alone = (("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),)
+    return PytestSuite("fake", "fake", (*options, "test_fake.py"), environment=alone)
+
+
 def run_suite(folder: Path, suite: Suite, loop: str = "aiovfork", timeout: float = 60) -> Run:
     """Run a suite for real, on the interpreter that runs the tests."""
     where = (Path(sys.executable), folder, folder / "run")
@@ -190,9 +197,7 @@ def test_a_suite_of_pytest_is_read_and_gets_its_loop(tmp_path: Path) -> None:
             """
         )
     )
-    alone = (("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),)
-    arguments = ("-p", "anyio", f"--rootdir={tmp_path}", "test_fake.py")
-    suite = PytestSuite("fake", "fake", arguments, environment=alone)
+    suite = pytest_suite_of(tmp_path, "-p", "anyio")
     run = run_suite(tmp_path, suite, "aiovfork-uvloop")
     assert run.trouble is None
     assert outcomes(run) == {
@@ -211,9 +216,7 @@ def test_a_suite_of_pytest_is_read_and_gets_its_loop(tmp_path: Path) -> None:
 def test_a_module_that_cannot_be_collected_is_a_failure(tmp_path: Path) -> None:
     """A file that pytest cannot import fails by its name."""
     (tmp_path / "test_fake.py").write_text("import no_such_module")
-    alone = (("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),)
-    suite = PytestSuite("fake", "fake", (f"--rootdir={tmp_path}", "test_fake.py"), environment=alone)
-    run = run_suite(tmp_path, suite)
+    run = run_suite(tmp_path, pytest_suite_of(tmp_path))
     assert "no_such_module" in run.tests["test_fake.py"].detail
     assert any("failed: test_fake.py" in problem for problem in judge([run], [], ()).problems)
 
