@@ -11,6 +11,7 @@ from benchmarks.matrix import (
     PIPES,
     TIMEOUT,
     UVLOOP,
+    WORKER_RATE,
 )
 from benchmarks.peer_programs import GO, LIMIT, NODE, RUST
 from benchmarks.results import Results, paired_ratio
@@ -205,7 +206,24 @@ def _m1(view: View) -> Iterator[Verdict]:
         yield from _at_most("M1", f"wait for all: {what} a child ÷ for a quarter", ratio, _SAME)
 
 
-ALL: tuple[Callable[[View], Iterator[Verdict]], ...] = (_s1, _s2, _s3, _t1, _t2, _c1, _l1, _m1)
+def _w1(view: View) -> Iterator[Verdict]:
+    group, slow = "workers", "slow exec"
+    own = view.percentiles(99, group, name="lag")
+    spawns = f"a worker of {view.scale.worker}, {WORKER_RATE} spawns/s"
+    ratio = paired_ratio(own, view.percentiles(99, group, ASYNCIO.label, name="lag"))
+    yield from _at_most("W1", f"{spawns} ÷ asyncio, p99", ratio, 1.0)
+    ratio = paired_ratio(own, view.percentiles(99, group, name="idle"))
+    if ratio is not None:
+        yield Verdict("W1", f"{spawns} ÷ idle, p99", "", _number(ratio, ""))
+    ratio = paired_ratio(
+        view.percentiles(99, group, condition=slow, name="lag"),
+        view.percentiles(99, group, ASYNCIO.label, slow, "lag"),
+    )
+    held = f"a worker, exec takes {view.scale.held_exec * 1000:.0f} ms"
+    yield from _at_most("W1", f"{held} ÷ asyncio, p99", ratio, 1 / 20)
+
+
+ALL: tuple[Callable[[View], Iterator[Verdict]], ...] = (_s1, _s2, _s3, _t1, _t2, _c1, _l1, _m1, _w1)
 
 
 def verdicts(view: View) -> list[Verdict]:

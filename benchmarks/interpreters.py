@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from benchmarks import scenarios
 from benchmarks.settings import Settings
 
 _ROOT = Path(__file__).parent.parent
@@ -25,7 +26,7 @@ def version(name):
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-names = ("aiovfork", "uvloop", "cffi", "hdrhistogram", "psutil")
+names = ("aiovfork", "uvloop", "cffi", "hdrhistogram", "psutil", "distributed")
 print(json.dumps({"python": "%d.%d.%d" % sys.version_info[:3], **{name: version(name) for name in names}}))
 """
 
@@ -67,7 +68,8 @@ class Interpreter:
 
     def lacks(self, settings: Settings) -> str | None:
         """What is not there for this measurement, if anything."""
-        return "uvloop" if settings.loop == "uvloop" and self.versions["uvloop"] is None else None
+        wanted = {"uvloop": settings.loop == "uvloop", "distributed": settings.scenario in scenarios.DASK}
+        return next((name for name in wanted if wanted[name] and self.versions[name] is None), None)
 
     def measure(self, settings: Settings) -> dict[str, Any]:
         """Run one measurement in a process of its own.

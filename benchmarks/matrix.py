@@ -9,8 +9,10 @@ from benchmarks.peer_programs import Peer
 from benchmarks.scale import Scale
 from benchmarks.settings import Settings
 
-GOALS = ("S1", "S2", "S3", "T1", "T2", "C1", "L1", "M1")
+GOALS = ("S1", "S2", "S3", "T1", "T2", "C1", "L1", "M1", "W1")
 LIMIT_THREADS = 2
+# Spawns a second on each Dask worker.
+WORKER_RATE = 100
 OPTIONS = (
     "cwd",
     "umask",
@@ -244,9 +246,40 @@ def _many(scale: Scale) -> Iterator[Group]:
     )
 
 
+def _workers(scale: Scale) -> Iterator[Group]:
+    variants = (AIOVFORK, AIOVFORK_UVLOOP, ASYNCIO, UVLOOP, THREAD)
+    spawns: dict[str, Any] = {
+        "count": int(WORKER_RATE * scale.lag),
+        "per_second": WORKER_RATE,
+        "seconds": scale.lag,
+        "heap_mb": scale.worker_mb,
+    }
+    slow: dict[str, Any] = {
+        "count": max(scale.held // 4, 1),
+        "seconds": scale.held_exec,
+        "heap_mb": scale.worker_mb,
+    }
+    yield Group(
+        "workers",
+        ("W1",),
+        scale.few_rounds,
+        (
+            *(_measure("workers", variant, **spawns) for variant in (*variants, NOTHING)),
+            *(_measure("workers_slow", variant, "slow exec", **slow) for variant in variants),
+        ),
+    )
+
+
 def groups(scale: Scale) -> list[Group]:
     """Everything."""
-    return [*_rates(scale), *_stalls(scale), *_slow_execs(scale), *_lags(scale), *_many(scale)]
+    return [
+        *_rates(scale),
+        *_stalls(scale),
+        *_slow_execs(scale),
+        *_lags(scale),
+        *_many(scale),
+        *_workers(scale),
+    ]
 
 
 def only(selected: list[Group], goals: set[str]) -> list[Group]:

@@ -33,7 +33,9 @@ def measure(settings: Settings) -> dict[str, Any]:
     base = loop_class(settings.loop)
     with contextlib.ExitStack() as stack:
         conditions: dict[str, float] = {
-            "heap_mb": stack.enter_context(heap(settings.heap_mb)),
+            "heap_mb": stack.enter_context(
+                heap(0 if settings.scenario in scenarios.DASK else settings.heap_mb)
+            ),
             "fds": stack.enter_context(open_fds(settings.fds)),
             "rss_mb": psutil.Process().memory_info().rss / (1 << 20),
         }

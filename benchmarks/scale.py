@@ -22,11 +22,17 @@ class Scale:
     burst: int = 500
     many: int = 10_000
     many_peers: int = 2000
+    worker_mb: int = 1024
 
     @property
     def heap(self) -> str:
         """The name of the condition."""
-        return f"{self.heap_mb / 1024:g} GB" if self.heap_mb >= 1024 else f"{self.heap_mb} MB"
+        return _size(self.heap_mb)
+
+    @property
+    def worker(self) -> str:
+        """How large a Dask worker is."""
+        return _size(self.worker_mb)
 
     @property
     def many_fds(self) -> str:
@@ -34,12 +40,16 @@ class Scale:
         return f"{self.fds:,} fds"
 
 
+def _size(megabytes: int) -> str:
+    return f"{megabytes / 1024:g} GB" if megabytes >= 1024 else f"{megabytes} MB"
+
+
 FULL = Scale()
 QUICK = Scale(
     rounds=1, few_rounds=1, stalls=300, spawns=1000, heap_mb=512, curve_mb=(128,), budget=2.0, held=5,
-    hung=2.0, lag=2.0, many=2000, many_peers=500,
+    hung=2.0, lag=2.0, many=2000, many_peers=500, worker_mb=256,
 )  # fmt: skip
 SMOKE = Scale(
     rounds=1, few_rounds=1, stalls=10, spawns=48, heap_mb=32, curve_mb=(), fds=500, budget=1.0,
-    held_exec=0.05, held=2, hung=0.2, lag=0.1, burst=20, many=40, many_peers=10,
+    held_exec=0.05, held=2, hung=0.2, lag=0.1, burst=20, many=40, many_peers=10, worker_mb=32,
 )  # fmt: skip

@@ -25,7 +25,7 @@ class Settings:
     fds: int = _field(0, "descriptors to hold open")
     count: int = _field(500, "spawns")
     at_a_time: int = _field(16, "spawns at a time")
-    per_second: int = _field(500, "spawns a second, for heartbeat and tick")
+    per_second: int = _field(500, "spawns a second, for heartbeat, tick and workers")
     seconds: float = _field(2.0, "length of a phase, or of a held exec")
     budget: float = _field(20.0, "stop sampling after this time")
 

@@ -7,10 +7,10 @@ from rich.table import Table
 
 from benchmarks.goals import Verdict, View, verdicts
 from benchmarks.histogram import longest, percentile
-from benchmarks.matrix import EVERYBODY, NOTHING, SUBJECTS, Variant
+from benchmarks.matrix import ASYNCIO, EVERYBODY, NOTHING, SUBJECTS, WORKER_RATE, Variant
 from benchmarks.peer_programs import ALL as PEERS
 from benchmarks.pyperf_suite import median_and_spread
-from benchmarks.results import NO_PYTHON, Results
+from benchmarks.results import NO_PYTHON, Results, paired_ratio
 from benchmarks.scale import Scale
 
 _MARKS = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}
@@ -20,7 +20,7 @@ def show(results: Results, scale: Scale, console: Console) -> None:
     """Print all tables."""
     for subject in SUBJECTS:
         _print(console, _goals(results, scale, subject.label))
-    for table in (_rates(results), _stalls(results, scale), _lags(results)):
+    for table in (_rates(results), _stalls(results, scale), _lags(results), _workers(results, scale)):
         _print(console, table)
 
 
@@ -119,6 +119,38 @@ def _lags(results: Results) -> Table:
         for group, condition, name, _ in columns:
             values = results.histogram(group, variant.label, condition, python, name)
             yield f"{percentile(values, 99):,.0f} / {longest(values):,.0f}" if values else ""
+
+    return _fill(table, results, cells)
+
+
+def _workers(results: Results, scale: Scale) -> Table:
+    """How late the loops of Dask's workers answer, p50 / p99 / longest, and the p99 against asyncio's."""
+    title = f"Lag of a 1 ms tick on the loops of two Dask workers of {scale.worker}"
+    table = Table("µs, p50 / p99 / longest", "Python", title=title, title_justify="left")
+    columns = (
+        ("", "idle", "idle"),
+        ("", "lag", f"{WORKER_RATE} spawns/s each"),
+        ("slow exec", "lag", "slow exec"),
+    )
+    for _, name, heading in columns:
+        table.add_column(heading, justify="right")
+        if name == "lag":
+            table.add_column("÷ asyncio", justify="right")
+
+    def p99(label: str, python: str, condition: str) -> dict[int, float]:
+        each = results.histograms("workers", label, condition, python, "lag")
+        return {turn: percentile(values, 99) for turn, values in each.items()}
+
+    def cells(variant: Variant, python: str) -> Iterable[str]:
+        for condition, name, _ in columns:
+            values = results.histogram("workers", variant.label, condition, python, name)
+            figures = (percentile(values, 50), percentile(values, 99), longest(values)) if values else ()
+            yield " / ".join(f"{figure:,.0f}" for figure in figures)
+            if name == "lag":
+                ratio = paired_ratio(
+                    p99(variant.label, python, condition), p99(ASYNCIO.label, python, condition)
+                )
+                yield "" if ratio is None else f"{ratio:.3g}"
 
     return _fill(table, results, cells)
 

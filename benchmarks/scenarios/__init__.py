@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from benchmarks.scenarios import lag, many, rate, stall
+from benchmarks.scenarios import lag, many, rate, stall, workers
 from benchmarks.scenarios.run import Run
 
 ALL: dict[str, Callable[[Run], Awaitable[None]]] = {
@@ -18,6 +18,8 @@ ALL: dict[str, Callable[[Run], Awaitable[None]]] = {
     "slow_lag": lag.slow_lag,
     "many": many.many,
     "objects": many.objects,
+    "workers": workers.workers,
+    "workers_slow": workers.workers_slow,
 }
 # Those that look at every callback of the loop, and the one that looks at readers. The others run on a
 # loop that nothing has been done to.
@@ -25,3 +27,5 @@ CALLBACKS = frozenset({"stall", "slow", "hung", "burst"})
 READERS = frozenset({"direct"})
 # Those that also want each callback's CPU time, which tells waiting for a processor from work.
 CALLBACKS_CPU = frozenset({"burst"})
+# Those that need Dask, and hold the heap not here but in its workers.
+DASK = frozenset({"workers", "workers_slow"})
