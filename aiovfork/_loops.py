@@ -130,7 +130,8 @@ def install(loop: asyncio.AbstractEventLoop | None = None) -> Installation:
 
     Where you can choose the loop, use new_event_loop or the mixin instead. Until the returned Installation is
     undone, or the loop closed, the loop does what SubprocessLoopMixin describes, close() included. Installing
-    again does nothing more: the loop is itself again when each Installation has been undone.
+    again does nothing more: the loop is itself again when each Installation has been undone. What the loop's
+    own class makes of subprocess_exec and subprocess_shell is not called meanwhile.
 
     Call it on the loop's thread.
 
@@ -207,8 +208,8 @@ class _Plug:
         """As SubprocessLoopMixin.close."""
         if not self._loop.is_running():
             close_port_of(self._loop)
-            self.pull()
         self._close()
+        self.pull()
 
     def pull(self) -> None:
         """Take the methods off; idempotent."""

@@ -66,15 +66,17 @@ class _Stdin(asyncio.Transport):  # whose pause_reading is not implemented, rath
     def __init__(self, pipe: asyncio.WriteTransport) -> None:
         super().__init__()
         self._pipe = pipe
+        self._ended = False
 
     def write(self, data: Any) -> None:
         """Write, unless the pipe is closing."""
-        if not self._pipe.is_closing():
+        if not self.is_closing():
             self._pipe.write(data)
 
     def write_eof(self) -> None:
         """Close after what has been written, unless the pipe is closing."""
-        if not self._pipe.is_closing():
+        if not self.is_closing():
+            self._ended = True
             self._pipe.write_eof()
 
     def can_write_eof(self) -> bool:
@@ -82,8 +84,8 @@ class _Stdin(asyncio.Transport):  # whose pause_reading is not implemented, rath
         return self._pipe.can_write_eof()
 
     def is_closing(self) -> bool:
-        """As the pipe."""
-        return self._pipe.is_closing()
+        """Whether it is closed, or will be after what has been written."""
+        return self._ended or self._pipe.is_closing()
 
     def close(self) -> None:
         """Close after what has been written."""

@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 import errno
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -28,7 +27,7 @@ _FAILED: Final[int] = lib.AVF_FAILED
 
 
 class Sink(Protocol):
-    """Whom a ticket's events are for. Called on the loop's thread; must not raise."""
+    """Whom a ticket's events are for. Called on the loop's thread; what it raises is the loop's to report."""
 
     def spawned(self, event: Spawned) -> None:
         """The child runs its program."""
@@ -123,7 +122,7 @@ class CompletionPort:
         if loop is not None and not loop.is_closed():
             loop.remove_reader(self._fd)
         self._finalizer()
-        for ticket in self._sinks:
+        for ticket in list(self._sinks):
             self.dispose(ticket)
         self._sinks.clear()
 
@@ -134,29 +133,46 @@ class CompletionPort:
 
     def _drain(self) -> None:
         """Deliver what has come back. The reader's callback; one call into C for a whole batch."""
-        if self._port is None:
-            return
-        sinks, view = self._sinks, self._view
-        count = lib.avf_port_drain(self._port, self._events, _CAPACITY)
-        for at in range(0, count * EVENT_SIZE, EVENT_SIZE):
+        if self._port is not None:
+            count = lib.avf_port_drain(self._port, self._events, _CAPACITY)
+            self._deliver(self._view[: count * EVENT_SIZE])
+
+    def _deliver(self, records: memoryview) -> None:
+        """Give each record to its sink. One that raises does not take the others' records with it."""
+        sinks = self._sinks
+        for at in range(0, len(records), EVENT_SIZE):
             ticket, kind, pid, pidfd, error, step, status, flags, *ends_and_times = EVENT.unpack_from(
-                view, at
+                records, at
             )
-            if kind == _SPAWNED:
-                stdin, stdout, stderr, *times = ends_and_times
-                sinks[ticket].spawned(Spawned(pid, pidfd, flags, (stdin, stdout, stderr), *times))
-            elif kind == _FAILED:
-                sinks.pop(ticket).failed(error, step, status)
-            else:
-                rusage = bytes(view[at + EVENT.size : at + EVENT_SIZE])
-                sinks.pop(ticket).exited(Exited(status, flags, rusage))
+            try:
+                if kind == _SPAWNED:
+                    stdin, stdout, stderr, *times = ends_and_times
+                    sinks[ticket].spawned(Spawned(pid, pidfd, flags, (stdin, stdout, stderr), *times))
+                elif kind == _FAILED:
+                    sinks.pop(ticket).failed(error, step, status)
+                else:
+                    rusage = bytes(records[at + EVENT.size : at + EVENT_SIZE])
+                    sinks.pop(ticket).exited(Exited(status, flags, rusage))
+            except Exception as exc:  # noqa: BLE001  # of a protocol; reported
+                self._report(exc)
+            except BaseException:  # KeyboardInterrupt, say, of a signal handler: the loop may run on
+                loop, rest = self._loop(), bytes(records[at + EVENT_SIZE :])
+                if loop is not None:
+                    loop.call_soon(self._deliver, memoryview(rest))
+                raise
+
+    def _report(self, exc: Exception) -> None:
+        loop = self._loop()
+        if loop is not None:
+            loop.call_exception_handler({"message": "an event of a subprocess failed", "exception": exc})
 
 
 # Weak on both sides: a port refers to its loop through the transports of living children, and must not keep
 # a closed one alive.
 _ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[CompletionPort]]
+# No lock: each operation is one of a dict, on a key that belongs to one thread; and in any of them the
+# garbage collector may find a forgotten loop, whose close() comes here.
 _ports = weakref.WeakKeyDictionary()
-_ports_lock = threading.Lock()
 # The last one used: nearly always the one that is asked for. Replaced whole, so no thread sees half of it.
 _latest: Callable[[], CompletionPort | None] = lambda: None  # noqa: E731
 
@@ -167,29 +183,26 @@ def port_of(loop: asyncio.AbstractEventLoop) -> CompletionPort:
     port = _latest()
     if port is not None and port.serves(loop):
         return port
-    with _ports_lock:
-        known = _ports.get(loop)
-        port = known() if known is not None else None
-        if port is None or port.closed:
-            port = CompletionPort(loop)
-            _ports[loop] = weakref.ref(port)
-        _latest = _ports[loop]
+    known = _ports.get(loop)
+    port = known() if known is not None else None
+    if port is None or port.closed:
+        port = CompletionPort(loop)
+        _ports[loop] = weakref.ref(port)
+    _latest = weakref.ref(port)
     return port
 
 
 def close_port_of(loop: asyncio.AbstractEventLoop) -> None:
     """Close the port of a loop that is about to be closed, if it has one."""
-    with _ports_lock:
-        known = _ports.pop(loop, None)
+    known = _ports.pop(loop, None)
     port = known() if known is not None else None
     if port is not None:
         port.close()
 
 
 def _after_fork_in_child() -> None:
-    global _ports_lock, _latest  # noqa: PLW0603  # the lock may be held by a thread that does not exist here
+    global _latest  # noqa: PLW0603
     _latest = lambda: None  # noqa: E731
-    _ports_lock = threading.Lock()
     for known in list(_ports.values()):
         port = known()
         if port is not None:

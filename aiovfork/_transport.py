@@ -49,6 +49,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     _spawn_timeout: float | None = None
     _returncode: int | None = None
     _exit: Exited | None = None
+    _context: contextvars.Context | None = None
 
     def __init__(
         self,
@@ -61,18 +62,21 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._port = port
         self._protocol = protocol
         self._plan = plan
-        self._schedule: Callable[..., object]
-        if type(protocol) is asyncio.subprocess.SubprocessStreamProtocol:
-            # It runs no code of the application: two callbacks of the loop less for each child, one less for
-            # each chunk of output.
-            self._schedule = _call_now
-        else:
-            # In the context of whoever asks for the child; the port's callback has none.
-            self._schedule = functools.partial(loop.call_soon, context=contextvars.copy_context())
+        self._schedule = self._way_to(protocol)
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._pipes: dict[int, asyncio.BaseTransport] = {}
         self._open_pipes: set[int] = set()
         self._exit_waiters: list[asyncio.Future[None]] = []
+
+    def _way_to(self, protocol: asyncio.BaseProtocol) -> Callable[..., object]:
+        if type(protocol) is asyncio.subprocess.SubprocessStreamProtocol:
+            # It runs no code of the application: two callbacks of the loop less for each child, one less for
+            # each chunk of output.
+            return _call_now
+        # In the context of whoever asks for the child; the port's callback has none.
+        if self._context is None:
+            self._context = contextvars.copy_context()
+        return functools.partial(self._loop.call_soon, context=self._context)
 
     # ---- the way to a running child ----
 
@@ -158,6 +162,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             else:
                 exc = spawn_error(self._plan, error, step, status)
             self._started.set_exception(exc)
+            if self._closing:
+                self._started.exception()  # nobody waits any more: no "never retrieved"
         self._wake(self._ended)
 
     def exited(self, event: Exited) -> None:
@@ -172,11 +178,13 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if self._loop.get_debug():
             logger.info("%r exited with return code %r", self, self._returncode)
         waiters, self._exit_waiters = self._exit_waiters, []
-        self._call(self._protocol.process_exited)
-        for waiter in waiters:
-            self._wake(waiter)
-        self._wake(self._ended)
-        self._finish_if_drained()
+        try:
+            self._call(self._protocol.process_exited)
+        finally:  # whatever the application's protocol is
+            for waiter in waiters:
+                self._wake(waiter)
+            self._wake(self._ended)
+            self._finish_if_drained()
 
     @staticmethod
     def _wake(waiter: asyncio.Future[None] | None) -> None:
@@ -195,10 +203,15 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         """The protocol hears of the child, then of all that has happened since."""
         self._move(Step.CONNECTED)
         # Called, not scheduled: Process reads the streams that it makes. Its errors are the loop's to report,
-        # as they would be from call_soon.
+        # and its context is not the caller's, as they would be from call_soon.
         try:
-            self._protocol.connection_made(self)
-        except Exception as exc:  # noqa: BLE001
+            if self._context is None:
+                self._protocol.connection_made(self)
+            else:
+                self._context.run(self._protocol.connection_made, self)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:  # noqa: BLE001
             self._loop.call_exception_handler(
                 {"message": "connection_made failed", "exception": exc, "protocol": self._protocol}
             )
@@ -285,6 +298,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         """Set the protocol."""
         assert isinstance(protocol, asyncio.SubprocessProtocol)
         self._protocol = protocol
+        self._schedule = self._way_to(protocol)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return "subprocess" (what asyncio users read of a Popen), "spawn_info", "pidfd" or default."""

@@ -96,6 +96,29 @@ def test_close_is_refused_while_the_loop_runs(factory: LoopFactory) -> None:
         runner.run(body())
 
 
+def test_a_close_that_fails() -> None:
+    """A loop whose own close() fails stays plugged: later spawns do not silently go another way."""
+
+    class Loop(asyncio.SelectorEventLoop):
+        fails = True
+
+        def close(self) -> None:
+            if self.fails:
+                raise OSError
+            super().close()
+
+    loop = Loop()
+    aiovfork.install(loop)
+    with pytest.raises(OSError):  # noqa: PT011  # that one
+        loop.close()
+    process = loop.run_until_complete(asyncio.create_subprocess_exec("true"))  # the loop is the running one
+    assert isinstance(process._transport, aiovfork.SubprocessTransport)  # type: ignore[attr-defined]
+    assert loop.run_until_complete(process.wait()) == 0
+    loop.fails = False
+    loop.close()
+    assert loop.is_closed()
+
+
 @every_plugged_loop
 def test_closing_twice_and_without_children(factory: LoopFactory) -> None:
     """close() is idempotent, and is the plain one where no child was ever started."""
