@@ -5,13 +5,14 @@ probe what it sees. Run as `python -m tools.compatibility`; with `--check` it ch
 page is out of date.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from tests.support.compatibility.rows import Group, Row, groups
+from tools import pages
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "compatibility.md"
 
@@ -41,20 +42,5 @@ def fill_in(page: str, tables: Iterable[Group]) -> str:
     return _TABLE.sub(lambda found: found[1] + "\n" + _HEAD + lines[found[2]] + "\n" + found[3], page)
 
 
-def main() -> int:
-    """Bring the page up to date, or say that it is not."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing")
-    options = parser.parse_args()
-    old = PAGE.read_text()
-    new = fill_in(old, groups())
-    if options.check:
-        if new != old:
-            print(f"{PAGE.name} is out of date: python -m tools.compatibility", file=sys.stderr)
-        return int(new != old)
-    PAGE.write_text(new)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(pages.main(PAGE, partial(fill_in, tables=groups()), "tools.compatibility", __doc__))

@@ -4,12 +4,14 @@ A test says so itself: its docstring begins with the promise, as in `P4, P6. No 
 `python -m tools.contract`; with `--check` it changes nothing and fails if the page is out of date.
 """
 
-import argparse
 import ast
 import re
 import sys
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
+
+from tools import pages
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference" / "safety-contract.md"
@@ -44,20 +46,7 @@ def fill_in(page: str, proofs: dict[str, list[str]]) -> str:
     return _LIST.sub(lambda found: found[1] + "".join(proofs[found[2]]) + found[3], page)
 
 
-def main() -> int:
-    """Bring the page up to date, or say that it is not."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing")
-    options = parser.parse_args()
-    old = PAGE.read_text()
-    new = fill_in(old, find_proofs(ROOT / "tests"))
-    if options.check:
-        if new != old:
-            print(f"{PAGE.name} is out of date: python -m tools.contract", file=sys.stderr)
-        return int(new != old)
-    PAGE.write_text(new)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        pages.main(PAGE, partial(fill_in, proofs=find_proofs(ROOT / "tests")), "tools.contract", __doc__)
+    )
