@@ -46,7 +46,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     verdict = judge(runs, lists, session.complete())
-    report.show(verdict, lists, console)
+    report.show(verdict, console)
     if options.json:
         options.json.write_text(report.as_json(verdict))
     if options.markdown:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,6 @@ from rich.table import Table
 from conformance import loops
 from conformance.exemptions import KINDS, Exemption
 from conformance.pins import SDISTS
-from conformance.runs import Run
 from conformance.suites import BY_NAME
 from conformance.verdict import COUNTS, Row, Verdict
 
@@ -22,11 +21,11 @@ PAGE: Final = Path(__file__).parent.parent / "docs" / "reference" / "conformance
 _LAST_LINES: Final = 15
 
 
-def show(verdict: Verdict, exemptions: Sequence[Exemption], console: Console) -> None:
+def show(verdict: Verdict, console: Console) -> None:
     """Print the table, what failed and why, and the outcome."""
     console.print(_table(verdict))
     for row in verdict.rows:
-        _show_failures(row.run, exemptions, console)
+        _show_failures(row, console)
     for title, lines in (("Worth a word", verdict.notes), ("Wrong", verdict.problems)):
         if lines:
             console.print(f"[bold]{title}[/]")
@@ -64,16 +63,13 @@ def _cell(name: Any, row: Row) -> str:
     return f"[red]{count}[/]" if name == "failed" and row.run.loop in loops.JUDGED else str(count)
 
 
-def _show_failures(run: Run, exemptions: Sequence[Exemption], console: Console) -> None:
+def _show_failures(row: Row, console: Console) -> None:
     """Show what went wrong on a loop that is judged, and was not expected to."""
-    if run.loop not in loops.JUDGED:
-        return
-    for test, result in run.tests.items():
-        covered = any(line.covers(run.suite, test, run.loop) for line in exemptions)
-        if result.outcome == "failed" and not covered:
-            console.rule(escape(f"{run.name}: {test}"), align="left")
-            console.print(result.detail.rstrip(), markup=False, highlight=False)
-    if run.trouble is not None:
+    run = row.run
+    for test in row.failures:
+        console.rule(escape(f"{run.name}: {test}"), align="left")
+        console.print(run.tests[test].detail.rstrip(), markup=False, highlight=False)
+    if run.trouble is not None and run.loop in loops.JUDGED:
         console.rule(escape(run.name), align="left")
         console.print(run.trouble, markup=False, highlight=False)
         if run.log is not None:

@@ -1,5 +1,6 @@
 """The suites: where each comes from, what it needs, and the command that runs it on a loop."""
 
+import abc
 import dataclasses
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class Suite:
+class Suite(abc.ABC):
     """A suite of somebody else."""
 
     name: str
@@ -34,9 +35,9 @@ class Suite:
         """Whether every interpreter has one of its own."""
         return self.sdist is None
 
+    @abc.abstractmethod
     def command(self, python: Path, loop: str, records: Path, scratch: Path) -> list[str]:
         """The command that runs it."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Row:
 
     run: Run
     counts: dict[Count, int]
+    failures: tuple[str, ...] = ()  # on a judged loop, the tests that failed and must not
 
     @property
     def total(self) -> int:
@@ -55,10 +56,10 @@ def judge(runs: Sequence[Run], exemptions: Sequence[Exemption], complete: Collec
     reference = {(run.suite, run.python): run.tests for run in runs if run.loop == _REFERENCE}
     for run in runs:
         if run.loop in loops.JUDGED:
-            counts = _judge_run(run, exemptions, reference.get((run.suite, run.python), {}), verdict)
+            row = _judge_run(run, exemptions, reference.get((run.suite, run.python), {}), verdict)
         else:
-            counts = Counter[Count](result.outcome for result in run.tests.values())
-        verdict.rows.append(Row(run, {name: counts[name] for name in COUNTS}))
+            row = _row(run, Counter[Count](result.outcome for result in run.tests.values()))
+        verdict.rows.append(row)
         if run.absent is None:
             _judge_completeness(run, verdict)
     _judge_lists(runs, exemptions, complete, verdict)
@@ -67,8 +68,9 @@ def judge(runs: Sequence[Run], exemptions: Sequence[Exemption], complete: Collec
 
 def _judge_run(
     run: Run, exemptions: Sequence[Exemption], reference: dict[str, Result], verdict: Verdict
-) -> Counter[Count]:
+) -> Row:
     counts = Counter[Count]()
+    failures = []
     for test, result in run.tests.items():
         exemption = next((line for line in exemptions if line.covers(run.suite, test, run.loop)), None)
         if result.outcome == "failed" and exemption is not None:
@@ -76,6 +78,7 @@ def _judge_run(
             continue
         counts[result.outcome] += 1
         if result.outcome == "failed":
+            failures.append(test)
             verdict.problems.append(f"{run.name}: failed: {test}")
         elif exemption is None:
             if result.outcome == "skipped" and reference.get(test, result).outcome != "skipped":
@@ -84,7 +87,11 @@ def _judge_run(
             verdict.notes.append(f"{run.name}: waived, but passes: {test}")
         elif result.outcome == "passed":
             verdict.problems.append(f"{run.name}: {exemption.kind}, but passes; take it off the list: {test}")
-    return counts
+    return _row(run, counts, failures)
+
+
+def _row(run: Run, counts: Counter[Count], failures: Iterable[str] = ()) -> Row:
+    return Row(run, {name: counts[name] for name in COUNTS}, tuple(failures))
 
 
 def _judge_completeness(run: Run, verdict: Verdict) -> None:

@@ -602,5 +602,5 @@ def test_half_made_things_are_made_again(tmp_path: Path) -> None:
 def shown(verdict: Verdict) -> str:
     """The verdict as a terminal shows it."""
     file = io.StringIO()
-    report.show(verdict, [], Console(file=file, width=150))
+    report.show(verdict, Console(file=file, width=150))
     return file.getvalue()
