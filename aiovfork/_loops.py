@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.SubprocessProtocol)
 
+# Where a loop that install() has plugged keeps its plug.
+_PLUG: Final = "_aiovfork_plug"
+
 
 class SubprocessLoopMixin(asyncio.AbstractEventLoop):
     """Makes an event loop start its children with aiovfork.
@@ -79,8 +82,7 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         Nobody could wait for them any more. asyncio kills them too, but only when their transports are
         collected, and where they have pipes that fails with "Event loop is closed".
         """
-        if not self.is_running():  # else the loop refuses to close
-            close_port_of(self)
+        close_port_of(self)
         super().close()
 
 
@@ -183,10 +185,6 @@ class Installation:
         self.undo()
 
 
-# Where a loop keeps its plug.
-_PLUG: Final = "_aiovfork_plug"
-
-
 class _Plug:
     """The mixin's methods on an instance: bound to it, and laid over whatever it had."""
 
@@ -206,8 +204,7 @@ class _Plug:
 
     def close(self) -> None:
         """As SubprocessLoopMixin.close."""
-        if not self._loop.is_running():
-            close_port_of(self._loop)
+        close_port_of(self._loop)
         self._close()
         self.pull()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aiovfork._transport import SubprocessTransport
@@ -101,8 +101,9 @@ class _Stdin(asyncio.Transport):  # whose pause_reading is not implemented, rath
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """As the pipe."""
-        limits: Any = cast("Any", self._pipe).get_write_buffer_limits()
-        return cast("tuple[int, int]", limits)
+        pipe: Any = self._pipe  # typeshed does not know that it has them
+        limits: tuple[int, int] = pipe.get_write_buffer_limits()
+        return limits
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """As the pipe."""

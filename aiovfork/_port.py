@@ -193,15 +193,15 @@ def port_of(loop: asyncio.AbstractEventLoop) -> CompletionPort:
 
 
 def close_port_of(loop: asyncio.AbstractEventLoop) -> None:
-    """Close the port of a loop that is about to be closed, if it has one."""
-    known = _ports.pop(loop, None)
+    """Close the port, if there is one, of a loop that is about to close. One that runs is about to refuse."""
+    known = _ports.pop(loop, None) if not loop.is_running() else None
     port = known() if known is not None else None
     if port is not None:
         port.close()
 
 
 def _after_fork_in_child() -> None:
-    global _latest  # noqa: PLW0603
+    global _latest  # noqa: PLW0603  # it is of the parent's loop
     _latest = lambda: None  # noqa: E731
     for known in list(_ports.values()):
         port = known()

@@ -211,7 +211,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
                 self._context.run(self._protocol.connection_made, self)
         except (SystemExit, KeyboardInterrupt):
             raise
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:  # noqa: BLE001  # of the application; reported
             self._loop.call_exception_handler(
                 {"message": "connection_made failed", "exception": exc, "protocol": self._protocol}
             )
