@@ -124,6 +124,13 @@ def check_answers(answers: list[tuple[int, Any]], *loops: str) -> None:
     assert max(body["spawned"] for _, body in answers) == len(answers)
 
 
+def check_replaced(server: Server, before: Any) -> None:
+    """Another process answers than the one of an earlier answer, and has started its first helper."""
+    _, after = server.get()
+    assert after["server"] != before["server"]
+    assert after["spawned"] == 1
+
+
 def check_status(ending: Ending, name: str, number: int) -> None:
     """The exit status is what the page says."""
     expected = HOSTS[name].status_after_sigterm if number == signal.SIGTERM else 0
@@ -227,9 +234,7 @@ def test_uvicorn_reloads(tmp_path: pathlib.Path) -> None:
             _touch_until_seen(server, watched)
             server.wait_line("Application startup complete", server.log.index("detected changes"))
         assert not is_alive(helper)
-        _, after = server.get()
-        assert after["server"] != before["server"]
-        assert after["spawned"] == 1
+        check_replaced(server, before)
         ending = server.stop(signal.SIGTERM)
     ending.assert_only_cancellations()
     assert ending.status == 0
@@ -244,9 +249,7 @@ def test_gunicorn_reloads() -> None:
             helper = server.wait_child("sleep")
             server.signal(signal.SIGHUP)
             server.wait_line(rf"Worker exiting \(pid: {before['server']}\)")
-        _, after = server.get()
-        assert after["server"] != before["server"]
-        assert after["spawned"] == 1
+        check_replaced(server, before)
         ending = server.stop(signal.SIGTERM)
         assert not is_alive(helper)
     ending.assert_clean()
@@ -266,9 +269,7 @@ def test_granian_reloads() -> None:
             assert connection.getresponse().status == 504
         server.wait_line("Stopped old worker-1")
         assert not is_alive(helper)
-        _, after = server.get()
-        assert after["server"] != before["server"]
-        assert after["spawned"] == 1
+        check_replaced(server, before)
         ending = server.stop(signal.SIGTERM)
     ending.assert_clean()
     assert ending.status == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import pathlib
 import re
@@ -12,8 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -21,6 +18,7 @@ import pytest
 
 import aiovfork
 from tests.support.backends import WAYS, LoopFactory
+from tests.support.finalizers import quiet_finalizers
 from tests.support.hold import Hold, held
 from tests.support.window import BOUND
 
@@ -29,22 +27,6 @@ PIPES: dict[str, Any] = {"stdin": aiovfork.PIPE, "stdout": aiovfork.PIPE, "stder
 
 every_plugged_loop = pytest.mark.parametrize("factory", WAYS.values(), ids=WAYS)
 every_stdio = pytest.mark.parametrize("stdio", [{}, PIPES], ids=["inherited", "pipes"])
-
-
-@contextlib.contextmanager
-def quiet_finalizers() -> Iterator[None]:
-    """Fail if a __del__ raises; warnings of unclosed resources are due, and let pass."""
-    unraisable: list[Any] = []
-    hook, sys.unraisablehook = sys.unraisablehook, unraisable.append
-    try:
-        # uvloop warns of open pipes when the loop is closed, and hangs if that raises.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            yield
-            gc.collect()
-    finally:
-        sys.unraisablehook = hook
-    assert not [event.exc_value for event in unraisable]
 
 
 @every_plugged_loop

@@ -20,6 +20,7 @@ import pytest
 
 import aiovfork
 from tests.support.backends import LOOP_FACTORIES, PLAIN, Spawner, compare, in_thread
+from tests.support.finalizers import quiet_finalizers
 from tests.support.hold import held
 from tests.support.protocols import Recorder
 
@@ -101,21 +102,12 @@ def test_a_process_that_outlives_its_loop(factory: Any, stdio: dict[str, Any]) -
 
     Loops into which aiovfork is plugged do it when they close, see test_plugging_close.py.
     """
-    unraisable: list[Any] = []
-    hook, sys.unraisablehook = sys.unraisablehook, unraisable.append
-    try:
-        # uvloop warns of open pipes when the loop is closed, and hangs if that raises.
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with asyncio.Runner(loop_factory=factory) as runner:
-                process = runner.run(aiovfork.create_subprocess_exec("sleep", "1000", **stdio))
-            child = psutil.Process(process.pid)
-            assert child.is_running()
-            del process, runner
-            gc.collect()
-    finally:
-        sys.unraisablehook = hook
-    assert not [event.exc_value for event in unraisable]
+    with quiet_finalizers() as caught:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            process = runner.run(aiovfork.create_subprocess_exec("sleep", "1000", **stdio))
+        child = psutil.Process(process.pid)
+        assert child.is_running()
+        del process, runner
     assert any("SubprocessTransport" in str(warning.message) for warning in caught)
     child.wait(10)
 

@@ -53,7 +53,7 @@ PLAIN: Final[dict[str, LoopFactory]] = {
     "asyncio": asyncio.SelectorEventLoop,
     "uvloop": uvloop.new_event_loop,
 }
-#: Loops into which aiovfork is plugged, by the name of the plain one, then by the way.
+#: Loops into which aiovfork is plugged, by the way, then by the name of the plain one.
 PLUGGED: Final[dict[str, dict[str, LoopFactory]]] = {
     "loop": {"asyncio": aiovfork.new_event_loop, "uvloop": aiovfork.new_uvloop_event_loop},
     "install": {name: installed(factory) for name, factory in PLAIN.items()},
