@@ -19,19 +19,19 @@ DIST = ROOT / "dist"
 PYTHONS = ["3.13", "3.12", "3.11"]
 # What tells whether a build, an engine or a report mode works at all; most other tests go through all modes.
 CORE_TESTS = [
-    "tests/test_examples.py",
-    "tests/test_public_api.py",
-    "tests/test_semantics_cancellation.py",
-    "tests/test_semantics_errors.py",
-    "tests/test_semantics_fd_tables.py",
-    "tests/test_semantics_stdio.py",
+    "tests/project/test_examples.py",
+    "tests/project/test_public_api.py",
+    "tests/semantics/test_cancellation.py",
+    "tests/semantics/test_errors.py",
+    "tests/semantics/test_fd_tables.py",
+    "tests/semantics/test_stdio.py",
 ]
 
 # What AddressSanitizer cannot live with, so that a failure would be its own.
 NOT_UNDER_ASAN = [
-    "tests/test_faults_limits.py",  # it needs more memory, threads and static TLS than these leave
-    "tests/test_faults_sandbox.py::test_neither_close_range_nor_proc",  # it reads /proc
-    "tests/test_safety_fork.py",  # its locks are not ready for a fork beside threads
+    "tests/faults/test_limits.py",  # it needs more memory, threads and static TLS than these leave
+    "tests/faults/test_sandbox.py::test_neither_close_range_nor_proc",  # it reads /proc
+    "tests/safety/test_fork.py",  # its locks are not ready for a fork beside threads
 ]
 
 

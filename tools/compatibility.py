@@ -1,8 +1,8 @@
 """Writes the tables of the compatibility reference, from the rows that its tests check.
 
-The rows are in tests/support/compatibility, one module for each table; tests/test_compatibility.py asks every
-probe what it sees. Run as `python -m tools.compatibility`; with `--check` it changes nothing and fails if the
-page is out of date.
+The rows are in tests/support/compatibility, one module for each table; tests/project/test_compatibility.py
+asks every probe what it sees. Run as `python -m tools.compatibility`; with `--check` it changes nothing and
+fails if the page is out of date.
 """
 
 import re

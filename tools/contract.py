@@ -23,14 +23,14 @@ _LIST = re.compile(r"(<!-- tests of (P\d+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def find_proofs(tests: Path) -> dict[str, list[str]]:
     """For each promise the lines that name its tests, in the order of files and definitions."""
     proofs = defaultdict(list)
-    for file in sorted(tests.glob("test_*.py")):
+    for file in sorted(tests.rglob("test_*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name[:5] != "test_":
                 continue
             first_line = (ast.get_docstring(node) or "").partition("\n")[0]
             if found := _PROMISES.match(first_line):
                 for promise in found[1].split(", "):
-                    proofs[promise].append(f"- `tests/{file.name}::{node.name}`: {found[2]}\n")
+                    proofs[promise].append(f"- `tests/{file.relative_to(tests)}::{node.name}`: {found[2]}\n")
     return dict(proofs)
 
 

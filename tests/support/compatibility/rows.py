@@ -2,7 +2,7 @@
 
 A probe is a function whose docstring is the question. It really does the thing on a backend and returns what it
 has seen in the words of the page; an exception that it lets through is the name of its class. The page is
-written from the rows, and tests/test_compatibility.py holds each probe's answer against its row, so that a cell
+written from the rows, and tests/project/test_compatibility.py holds each probe's answer against its row, so that a cell
 that is wrong, of whomever, fails a test.
 """
 

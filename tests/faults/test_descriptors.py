@@ -19,7 +19,7 @@ from aiovfork import DEVNULL, PIPE
 from tests.support.backends import LOOP_FACTORIES
 from tests.support.window import reaped
 
-CLOSED_STANDARD = pathlib.Path(__file__).parent / "children" / "closed_standard.py"
+CLOSED_STANDARD = pathlib.Path(__file__).parents[1] / "children" / "closed_standard.py"
 SUBSETS = [closed for count in range(1, 4) for closed in itertools.combinations(range(3), count)]
 
 
@@ -93,10 +93,10 @@ def test_no_descriptor_is_closed_twice(loop: str, tmp_path: pathlib.Path) -> Non
     log = tmp_path / "log"
     program = (
         "import asyncio, sys; sys.path.append(sys.argv[1]);"
-        "from tests.test_faults_descriptors import spawn_in_every_way as f; from tests.support.backends import LOOP_FACTORIES as l;"
+        "from tests.faults.test_descriptors import spawn_in_every_way as f; from tests.support.backends import LOOP_FACTORIES as l;"
         "r = asyncio.Runner(loop_factory=l[sys.argv[2]]); r.run(f()); r.close()"
     )
-    command = [sys.executable, "-c", program, str(pathlib.Path(__file__).parents[1]), loop]
+    command = [sys.executable, "-c", program, str(pathlib.Path(__file__).parents[2]), loop]
     trace = [strace, "-f", "-e", "trace=close,execve", "-o", str(log)]
     subprocess.run([*trace, *command], check=True, timeout=110, cwd="/")
     lines = log.read_text().splitlines()

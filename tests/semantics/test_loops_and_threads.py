@@ -26,7 +26,7 @@ from tests.support.backends import (
     run,
 )
 
-ASYNCIO_RUN = pathlib.Path(__file__).parent / "children" / "asyncio_run.py"
+ASYNCIO_RUN = pathlib.Path(__file__).parents[1] / "children" / "asyncio_run.py"
 FACTORIES = pytest.mark.parametrize("factory", LOOP_FACTORIES.values(), ids=LOOP_FACTORIES)
 
 

@@ -22,7 +22,7 @@ from tests.support.finalizers import quiet_finalizers
 from tests.support.hold import Hold, held
 from tests.support.window import BOUND
 
-GRACEFUL = pathlib.Path(__file__).parent / "children" / "graceful.py"
+GRACEFUL = pathlib.Path(__file__).parents[1] / "children" / "graceful.py"
 PIPES: dict[str, Any] = {"stdin": aiovfork.PIPE, "stdout": aiovfork.PIPE, "stderr": aiovfork.PIPE}
 
 every_plugged_loop = pytest.mark.parametrize("factory", WAYS.values(), ids=WAYS)
@@ -204,7 +204,7 @@ def test_a_program_that_leaves_its_child_running(loop: str) -> None:
         "    process = runner.run(main())\n"
         "del process, runner\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
     command = [sys.executable, "-W", "default", "-c", program, loop]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert not re.search(r"Exception ignored|Error", done.stderr)

@@ -44,7 +44,7 @@ def _spawn_then(how: str, program: str) -> None:
     sys.exit(0)
 
 
-_PROGRAM = "import sys; sys.path.append({root!r}); from tests.test_safety_parent_death import _spawn_then as f; f(*sys.argv[1:])"
+_PROGRAM = "import sys; sys.path.append({root!r}); from tests.safety.test_parent_death import _spawn_then as f; f(*sys.argv[1:])"
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -120,7 +120,7 @@ def test_a_death_signal_means_the_process() -> None:
     read_end, write_end = os.pipe()
     code = (
         f"import asyncio, sys; sys.path.append({str(ROOT)!r});"
-        "from tests.test_safety_parent_death import _spawn_with_setpriv as f;"
+        "from tests.safety.test_parent_death import _spawn_with_setpriv as f;"
         f"asyncio.run(f({write_end}))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], pass_fds=[write_end])

@@ -23,7 +23,7 @@ from tests.support.hold import held
 from tests.support.isolated import isolated
 from tests.support.window import BOUND, children_in_window, in_queue, reaped, rounds, task_cancelled, until
 
-TRACER = pathlib.Path(__file__).parent / "children" / "tracer.py"
+TRACER = pathlib.Path(__file__).parents[1] / "children" / "tracer.py"
 
 
 @pytest.mark.usefixtures("engine_mode")

@@ -16,7 +16,7 @@ import aiovfork
 from aiovfork._binding import lib, step_name
 from tools import contract
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     page
     for folder, pattern in [
