@@ -49,7 +49,7 @@ _Report = Literal["memory", "pipe"]
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What this kernel and sandbox allow; the fields of avf_facts (0, or the errno of a refusal)."""
+    """What this kernel and sandbox allow; the fields of avf_facts (0, or the -errno of a refusal)."""
 
     kernel_major: int
     kernel_minor: int
@@ -58,6 +58,8 @@ class Facts:
     clear_sighand: int
     close_range: int
     pidfd_wait: int
+    pidfd_signal: int
+    kcmp: int
     pidfd_info_exit: int
     probe_child: int
     memory_shared: int

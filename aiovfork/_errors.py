@@ -31,7 +31,9 @@ _EXPLAINED: Final = {
     lib.AVF_STEP_PIPE: "creating the pipes",
     lib.AVF_STEP_PIPESIZE: "setting the size of a pipe (see /proc/sys/fs/pipe-max-size)",
     lib.AVF_STEP_CLONE: "creating the child (RLIMIT_NPROC or the pids cgroup may be exhausted)",
+    lib.AVF_STEP_WAIT: "waiting for the child: waitid is refused to this thread (seccomp)",
     lib.AVF_STEP_PIDFD: "handing over the child (fs.epoll.max_user_watches may be exhausted)",
+    lib.AVF_STEP_RECEIVE_FDS: "receiving the given file descriptors in the child",
     lib.AVF_STEP_DEVNULL: "opening /dev/null in the child",
     lib.AVF_STEP_CHDIR: "changing to the directory cwd",
     lib.AVF_STEP_CLOSE_FDS: "closing file descriptors in the child (neither close_range nor /proc works)",
@@ -47,7 +49,7 @@ def spawn_error(plan: Plan, error: int, step: int, status: int = 0) -> OSError:
 
     Args:
         plan: What was to be started.
-        error: An errno, or 0 for a child that was killed before it ran the program.
+        error: -errno, or 0 for a child that was killed before it ran the program.
         step: An avf_step.
         status: With error 0: how the child died, a signal number or an exit code << 8.
     """
@@ -61,11 +63,11 @@ def spawn_error(plan: Plan, error: int, step: int, status: int = 0) -> OSError:
         )
         exc = ChildProcessError(errno.ECHILD, f"child {how} before it ran {plan.program!r}")
     elif step == lib.AVF_STEP_EXEC:
-        exc = OSError(error, os.strerror(error), plan.program)
+        exc = OSError(-error, os.strerror(-error), plan.program)
     elif step == lib.AVF_STEP_CHDIR:
-        exc = OSError(error, os.strerror(error), plan.cwd)
+        exc = OSError(-error, os.strerror(-error), plan.cwd)
     else:
-        exc = OSError(error, os.strerror(error))
+        exc = OSError(-error, os.strerror(-error))
     return with_step(
         exc, name, f"spawn of {plan.program!r} failed at step {name!r}: {_EXPLAINED.get(step, name)}"
     )

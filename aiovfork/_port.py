@@ -19,9 +19,6 @@ from aiovfork._errors import spawn_error, with_step
 from aiovfork._events import Exited, Spawned
 from aiovfork._plan import Plan
 
-# Half of it is the most exits that one drain collects; the rest keeps the port readable, and other
-# callbacks of the loop get their turn.
-_CAPACITY: Final = 64
 _SPAWNED: Final[int] = lib.AVF_SPAWNED
 _FAILED: Final[int] = lib.AVF_FAILED
 
@@ -53,11 +50,11 @@ class CompletionPort:
         self._port: Any = pointer[0]
         # The loop's reader keeps the port alive, and living children do. When all of them go, unclosed, so
         # does the port, before the transports' __del__ disposes of the children.
-        self._finalizer = weakref.finalize(self, lib.avf_port_close, self._port)
+        self._finalizer = weakref.finalize(self, lib.avf_port_free, self._port)
         self._finalizer.atexit = False
         self._sinks: dict[int, Sink] = {}
-        self._events = ffi.new("avf_event[]", _CAPACITY)
-        self._view = memoryview(ffi.buffer(self._events))
+        self._batch: Any = lib.avf_port_batch(self._port)
+        self._view = memoryview(ffi.buffer(self._batch.events))
         self._step = ffi.new("int32_t *")
         self._fd: int = lib.avf_port_fd(self._port)
         try:
@@ -75,13 +72,13 @@ class CompletionPort:
         """
         ticket: int = lib.avf_spawn(self._port, plan.block, len(plan.block), self._step)
         if ticket < 0:
-            raise spawn_error(plan, -ticket, self._step[0])
+            raise spawn_error(plan, ticket, self._step[0])
         self._sinks[ticket] = sink
         return ticket
 
     @staticmethod
-    def cancel(ticket: int, reason: int = errno.ECANCELED) -> bool:
-        """End a spawn that has not been delivered yet: it will fail with errno = reason.
+    def cancel(ticket: int, reason: int = -errno.ECANCELED) -> bool:
+        """End a spawn that has not been delivered yet: it will fail with that reason, which is -errno.
 
         Returns False if it is too late for that.
         """
@@ -132,34 +129,50 @@ class CompletionPort:
         self._sinks.clear()
 
     def _drain(self) -> None:
-        """Deliver what has come back. The reader's callback; one call into C for a whole batch."""
-        if self._port is not None:
-            count = lib.avf_port_drain(self._port, self._events, _CAPACITY)
-            self._deliver(self._view[: count * EVENT_SIZE])
+        """Deliver what has come back. The reader's callback; one call into C for a whole batch.
 
-    def _deliver(self, records: memoryview) -> None:
-        """Give each record to its sink. One that raises does not take the others' records with it."""
-        sinks = self._sinks
-        for at in range(0, len(records), EVENT_SIZE):
-            ticket, kind, pid, pidfd, error, step, status, flags, *ends_and_times = EVENT.unpack_from(
-                records, at
-            )
-            try:
-                if kind == _SPAWNED:
-                    stdin, stdout, stderr, *times = ends_and_times
-                    sinks[ticket].spawned(Spawned(pid, pidfd, flags, (stdin, stdout, stderr), *times))
-                elif kind == _FAILED:
-                    sinks.pop(ticket).failed(error, step, status)
-                else:
-                    rusage = bytes(records[at + EVENT.size : at + EVENT_SIZE])
-                    sinks.pop(ticket).exited(Exited(status, flags, rusage))
-            except Exception as exc:  # noqa: BLE001  # of a protocol; reported
-                self._report(exc)
-            except BaseException:  # KeyboardInterrupt, say, of a signal handler: the loop may run on
-                loop, rest = self._loop(), bytes(records[at + EVENT_SIZE :])
-                if loop is not None:
-                    loop.call_soon(self._deliver, memoryview(rest))
-                raise
+        An exception may come between any two byte codes (KeyboardInterrupt, MemoryError). So the core keeps
+        each record until it is acknowledged here, and a sink may be told twice.
+        """
+        if self._port is None:
+            return
+        try:
+            if lib.avf_port_drain(self._port) > 0:
+                batch = self._batch
+                for index in range(batch.taken, batch.filled):
+                    self._deliver(index * EVENT_SIZE)
+                    batch.taken = index + 1
+        except BaseException:
+            loop = self._loop()
+            if loop is not None:
+                loop.call_soon(self._drain)
+            raise
+
+    def _deliver(self, at: int) -> None:
+        """Give a record to its sink. One that raises is reported; the others get theirs."""
+        fields = EVENT.unpack_from(self._view, at)
+        ticket, kind, pid, pidfd, error, step, status, flags, *ends_and_times = fields
+        sink = self._sinks.get(ticket)
+        if sink is None:
+            if kind == _SPAWNED:  # an exception came between avf_spawn and the note of its sink
+                for end in ends_and_times[:3]:
+                    if end >= 0:
+                        os.close(end)
+                self.dispose(ticket)
+            return
+        try:
+            if kind == _SPAWNED:
+                stdin, stdout, stderr, *times = ends_and_times
+                sink.spawned(Spawned(pid, pidfd, flags, (stdin, stdout, stderr), *times))
+            elif kind == _FAILED:
+                sink.failed(error, step, status)
+            else:
+                rusage = bytes(self._view[at + EVENT.size : at + EVENT_SIZE])
+                sink.exited(Exited(status, flags, rusage))
+        except Exception as exc:  # noqa: BLE001  # of a protocol; reported
+            self._report(exc)
+        if kind != _SPAWNED:
+            self._sinks.pop(ticket, None)
 
     def _report(self, exc: Exception) -> None:
         loop = self._loop()

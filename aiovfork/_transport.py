@@ -95,7 +95,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         timer = None
         if spawn_timeout is not None:
             self._spawn_timeout = spawn_timeout
-            timer = self._loop.call_later(spawn_timeout, self._port.cancel, self._ticket, errno.ETIMEDOUT)
+            timer = self._loop.call_later(spawn_timeout, self._port.cancel, self._ticket, -errno.ETIMEDOUT)
         try:
             await self._started
             if self._open_pipes:
@@ -143,7 +143,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def spawned(self, event: Spawned) -> None:
         """Note the child; whoever awaits start() goes on."""
-        self._move(Step.SPAWNED)
+        if self._state is State.SUBMITTED:
+            self._move(Step.SPAWNED)
         self._event = event
         if event.parent_end != NO_ENDS:
             self._open_pipes = {fd for fd in range(3) if event.parent_end[fd] >= 0}
@@ -155,9 +156,10 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def failed(self, error: int, step: int, status: int) -> None:
         """Tell whoever awaits start() what went wrong."""
-        self._move(Step.FAILED)
+        if self._state is State.SUBMITTED:
+            self._move(Step.FAILED)
         if not self._started.done():
-            if error == errno.ETIMEDOUT and self._spawn_timeout is not None:
+            if error == -errno.ETIMEDOUT and self._spawn_timeout is not None:
                 exc: OSError = timeout_error(self._plan, self._spawn_timeout, step)
             else:
                 exc = spawn_error(self._plan, error, step, status)
@@ -168,6 +170,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def exited(self, event: Exited) -> None:
         """Note how the child ended and tell the protocol."""
+        if self._exit is not None:  # told again: an exception came before the port had noted the first time
+            return
         self._move(Step.EXITED)
         self._exit = event
         self._returncode = event.returncode

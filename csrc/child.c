@@ -4,24 +4,30 @@
  * Where: in the vfork child, on a stack of its own, while it shares memory with the parent, whose
  *     worker is suspended; later also in the launcher, in an address space of its own.
  * Invariants: no libc, no TLS, no errno, no globals, no lock; the object has no undefined symbol,
- *     which the build checks. Nothing is written but the stack and the report. All signals stay
- *     blocked until the step before exec, so no handler of the parent's can run on shared memory.
+ *     which the build checks. The child reads; it writes to its own stack, to the scratch numbers, which
+ *     nobody else ever reads, and to the report. All signals stay blocked until the step before exec, so
+ *     no handler of the parent's can run on shared memory.
  *     While the descriptor table is shared (unshare_from > 0), the first thing that touches it
  *     unshares it, and if that fails the child may only exit.
- * Order: as Modules/_posixsubprocess.c does it, since the order decides which error is seen first;
- *     but the signal mask comes last.
+ * Order: as Modules/_posixsubprocess.c does it, since the order decides which error is seen first; with
+ *     two exceptions. The signal mask comes last. Descriptors that the child must not hold are closed
+ *     before the first step that may block: a chdir to a dead file server would keep them open.
  * Deliberately absent: credentials and anything that belongs to the memory map (launcher only). */
 #include "child.h"
 
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "plan.h"
 #include "sys.h"
 
 #define CHILD_FN AVF_INLINE
 
-/* THREAD child. Ends the child with errno = -error at step. */
+/* THREAD child. Ends the child at step; error is -errno. */
 CHILD_FN __attribute__((noreturn)) void child_fail(const struct avf_child *c, int step, long error)
 {
     c->report->step = step;
-    c->report->error = (int32_t)-error;
+    c->report->error = (int32_t)error;
     sys_exit_group(127);
 }
 
@@ -32,32 +38,21 @@ CHILD_FN void child_check(const struct avf_child *c, int step, long result)
         child_fail(c, step, result);
 }
 
-/* THREAD child. */
-CHILD_FN const avf_plan_step *child_steps(const avf_plan *plan)
-{
-    return (const avf_plan_step *)(plan + 1);
-}
-
-/* THREAD child. The plan's pass_fds, ascending. */
-CHILD_FN const int32_t *child_fds(const avf_plan *plan)
-{
-    return (const int32_t *)(child_steps(plan) + plan->step_count);
-}
-
-/* THREAD child. Handlers become default, ignored signals stay ignored; but 32 and 33, which libc
- * uses itself, are never left ignored (glibc's posix_spawn leaks that). */
+/* THREAD child. Handlers become default, ignored signals stay ignored; but those that libc uses itself are
+ * never left ignored (glibc's posix_spawn leaks that). */
 CHILD_FN void child_reset_signals(const struct avf_child *c)
 {
     struct sys_sigaction standard = {0}, old;
-    if (c->reset_handlers)
-        for (int signal = 1; signal <= AVF_SIGNALS; signal++) {
+    for (int signal = 1; signal <= AVF_SIGNALS; signal++) {
+        if (c->flat.libc_signals >> (signal - 1) & 1) {
+            child_check(c, AVF_STEP_SIGNALS, sys_sigaction(signal, &standard, NULL));
+        } else if (c->flat.reset_handlers) {
             old.handler = NULL;
             if (sys_sigaction(signal, NULL, &old) == 0 && old.handler != NULL &&
                 old.handler != (void *)SIG_IGN)
                 child_check(c, AVF_STEP_SIGNALS, sys_sigaction(signal, &standard, NULL));
         }
-    child_check(c, AVF_STEP_SIGNALS, sys_sigaction(32, &standard, NULL));
-    child_check(c, AVF_STEP_SIGNALS, sys_sigaction(33, &standard, NULL));
+    }
 }
 
 /* THREAD child. Whether fd is a number that the child will be given something on. */
@@ -65,7 +60,7 @@ CHILD_FN int child_is_target(const avf_plan *plan, int fd)
 {
     if (fd <= 2)
         return 1;
-    const int32_t *fds = child_fds(plan);
+    const int32_t *fds = avf_plan_fds(plan);
     uint32_t low = 0, high = plan->fd_count;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
@@ -77,47 +72,95 @@ CHILD_FN int child_is_target(const avf_plan *plan, int fd)
     return low < plan->fd_count && fds[low] == fd;
 }
 
+/* THREAD child. Whether two numbers of this process are the same open file: kcmp(2). */
+CHILD_FN int child_same_file(int a, int b)
+{
+    long self = AVF_SYS4(SYS_getpid, 0, 0, 0, 0);
+    return AVF_SYS6(SYS_kcmp, self, self, AVF_KCMP_FILE, a, b, 0) == 0;
+}
+
 /* THREAD child. Moves a source off the numbers that are targets, so that placing one cannot
  * overwrite another; the number left behind is overwritten or closed with the rest. */
 CHILD_FN int child_lift(const struct avf_child *c, int step, int fd)
 {
-    int lifted = fd;
+    int lifted = fd, from = 3;
     while (lifted >= 0 && child_is_target(c->plan, lifted)) {
-        lifted = sys_fcntl(fd, F_DUPFD_CLOEXEC, (lifted < 3 ? 3 : lifted + 1));
+        lifted = sys_fcntl(fd, F_DUPFD_CLOEXEC, from);
         child_check(c, step, lifted);
+        from = lifted + 1;
     }
     return lifted;
+}
+
+/* THREAD child. Takes the given files out of the message that holds them. It is only looked at, not consumed:
+ * a second attempt at this child finds it again. They get numbers in this process' own table only, so no close
+ * of one can drop a record lock of the parent's (fcntl(2)). */
+CHILD_FN const int32_t *child_receive_files(const struct avf_child *c)
+{
+    int32_t *numbers = c->scratch + 3 + c->plan->fd_count;
+    char byte;
+    struct iovec data = {&byte, 1};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(AVF_MESSAGE_FILES * sizeof(int))];
+    } control;
+    struct msghdr message = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    long got = AVF_SYS4(SYS_recvmsg, c->flat.message_fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC, 0);
+    child_check(c, AVF_STEP_RECEIVE_FDS, got);
+    if (message.msg_flags & MSG_CTRUNC) /* no room in the table: RLIMIT_NOFILE */
+        child_fail(c, AVF_STEP_RECEIVE_FDS, -EMFILE);
+    if (got == 0 || message.msg_controllen < CMSG_LEN(c->flat.message_count * sizeof(int)))
+        child_fail(c, AVF_STEP_RECEIVE_FDS, -EIO);
+    for (uint32_t i = 0; i < c->flat.message_count; i++)
+        numbers[i] = ((const int *)CMSG_DATA(&control.header))[i];
+    return numbers;
+}
+
+/* THREAD child. The number of a source, off the targets; AVF_SOURCE_CLOSED for none. */
+CHILD_FN int child_source(const struct avf_child *c, int step, int32_t source, const int32_t *received)
+{
+    if (source <= AVF_SOURCE_RECEIVED)
+        source = received[AVF_SOURCE_RECEIVED - source];
+    return source < 0 ? AVF_SOURCE_CLOSED : child_lift(c, step, source);
 }
 
 /* THREAD child. Puts stdio and pass_fds on their numbers. RETURNS the report's descriptor, which may
  * have had to move. */
 CHILD_FN int child_place_fds(const struct avf_child *c)
 {
-    const avf_plan *plan = c->plan;
-    const int32_t *targets = child_fds(plan);
-    int stdio[3], devnull = -1;
+    const int32_t *targets = avf_plan_fds(c->plan), *received = NULL;
+    uint32_t count = c->plan->fd_count;
+    int32_t *placed = c->scratch;
+    int devnull = -1;
 
-    int report_fd = child_lift(c, AVF_STEP_STDIO, c->report_fd);
+    int report_fd = child_lift(c, AVF_STEP_STDIO, c->flat.report_fd);
+    if (c->flat.message_fd >= 0)
+        received = child_receive_files(c);
     for (int i = 0; i < 3; i++) {
-        int source = c->stdio_source[i];
-        if (source == AVF_STDIO_DEVNULL) {
+        int32_t source = c->flat.stream_source[i];
+        if (source == AVF_SOURCE_DEVNULL) {
             if (devnull < 0)
                 devnull = sys_open("/dev/null", O_RDWR | O_CLOEXEC);
             child_check(c, AVF_STEP_DEVNULL, devnull);
-            devnull = child_lift(c, AVF_STEP_DEVNULL, devnull);
             source = devnull;
         }
-        stdio[i] = source < 0 ? AVF_CHILD_CLOSED : child_lift(c, AVF_STEP_STDIO, source);
+        placed[i] = child_source(c, AVF_STEP_STDIO, source, received);
     }
-    for (uint32_t i = 0; i < plan->fd_count; i++)
-        c->fd_source[i] = child_lift(c, AVF_STEP_PASS_FDS, c->fd_source[i]);
-    for (uint32_t i = 0; i < plan->fd_count; i++)
-        child_check(c, AVF_STEP_PASS_FDS, sys_dup3(c->fd_source[i], targets[i], 0));
+    for (uint32_t i = 0; i < count; i++)
+        placed[3 + i] = child_source(c, AVF_STEP_PASS_FDS, c->fd_source[i], received);
+    for (uint32_t i = 0; i < count; i++) {
+        long result = sys_dup3(placed[3 + i], targets[i], 0);
+        /* A number above a limit that was lowered since (RLIMIT_NOFILE) can be kept, but not made. */
+        if (result == -EBADF && child_same_file(placed[3 + i], targets[i]))
+            result = sys_fcntl(targets[i], F_SETFD, 0);
+        child_check(c, AVF_STEP_PASS_FDS, result);
+    }
     for (int i = 0; i < 3; i++) {
-        if (stdio[i] == AVF_CHILD_CLOSED)
+        if (placed[i] < 0)
             (void)sys_close(i); /* EBADF is what we want */
         else
-            child_check(c, AVF_STEP_STDIO, sys_dup3(stdio[i], i, 0));
+            child_check(c, AVF_STEP_STDIO, sys_dup3(placed[i], i, 0));
     }
     return report_fd;
 }
@@ -149,7 +192,7 @@ CHILD_FN void child_run_steps(const struct avf_child *c)
 {
     const avf_plan *plan = c->plan;
     for (uint32_t i = 0; i < plan->step_count; i++) {
-        const avf_plan_step *step = &child_steps(plan)[i];
+        const avf_plan_step *step = &avf_plan_steps(plan)[i];
         long result = 0;
         c->report->step = (int32_t)step->step;
         switch (step->step) {
@@ -208,7 +251,7 @@ CHILD_FN void child_close_listed(const struct avf_child *c, int report_fd)
 /* THREAD child. Closes what was not asked for: the gaps between the descriptors to keep. */
 CHILD_FN void child_close_fds(const struct avf_child *c, int report_fd)
 {
-    const int32_t *fds = child_fds(c->plan);
+    const int32_t *fds = avf_plan_fds(c->plan);
     uint32_t next = 3;
     int pending = report_fd; /* merged into the ascending list */
     for (uint32_t i = 0; i <= c->plan->fd_count; i++) {
@@ -247,8 +290,7 @@ CHILD_FN __attribute__((noreturn)) void child_exec(const struct avf_child *c)
         }
         if (error != -ENOENT && error != -ENOTDIR && telling == 0)
             telling = error;
-        while (*path++)
-            ;
+        path = avf_plan_next_string(path);
     }
     child_fail(c, AVF_STEP_EXEC, telling ? telling : error);
 }
@@ -256,24 +298,25 @@ CHILD_FN __attribute__((noreturn)) void child_exec(const struct avf_child *c)
 /* THREAD child. SIGNALS all blocked until the step before exec. See child.h. */
 __attribute__((noinline, noreturn)) void avf_child_run(void *arg)
 {
-    const struct avf_child *c = arg;
+    const struct avf_child copy = *(const struct avf_child *)arg, *c = &copy;
     struct avf_report *report = c->report;
 
-    report->started_ns = sys_now();
-    if (report->cancel)
-        child_fail(c, AVF_STEP_CLONE, -report->cancel);
+    report->started_ns = sys_now(); /* before the look at cancel, see worker.c */
+    int32_t cancel = report->cancel;
+    if (cancel)
+        child_fail(c, AVF_STEP_CLONE, cancel);
     if (c->unshare_from) {
         report->step = AVF_STEP_UNSHARE_FDS;
         child_unshare_fds(c);
     }
     child_reset_signals(c);
     int report_fd = child_place_fds(c);
-    child_run_steps(c);
     report->step = AVF_STEP_CLOSE_FDS;
     if (c->plan->flags & AVF_PLAN_CLOSE_FDS)
         child_close_fds(c, report_fd);
+    child_run_steps(c);
     report->step = AVF_STEP_SIGMASK;
-    child_check(c, AVF_STEP_SIGMASK, sys_sigmask(SIG_SETMASK, &c->sigmask, NULL));
+    child_check(c, AVF_STEP_SIGMASK, sys_sigmask(SIG_SETMASK, &c->flat.sigmask, NULL));
     report->step = AVF_STEP_EXEC;
     child_exec(c);
 }

@@ -4,36 +4,55 @@
 
 #include "binding.h"
 
-/* Written by the child, read by the worker; in MAP_SHARED memory, since there are places where
- * vfork does not share memory (valgrind, QEMU-user). `error` is written last. */
+/* Written by the child, read by the worker, once, when the child is over or runs its program; in MAP_SHARED
+ * memory, since there are places where vfork does not share memory (valgrind, QEMU-user). `error` is written
+ * last. A process that fork() made does not have this memory. */
 struct avf_report {
-    _Atomic int32_t error;  /* 0 while nothing failed */
-    _Atomic int32_t step;   /* enum avf_step: where the child is, or failed */
-    _Atomic int32_t cancel; /* set by whoever no longer wants the child, before it looks for a pidfd */
-    int32_t seen;           /* the probe's mark */
-    int64_t started_ns;     /* the child's first instruction, CLOCK_MONOTONIC */
+    _Atomic int32_t error;      /* 0 while nothing failed, else -errno */
+    _Atomic int32_t step;       /* enum avf_step: where the child is, or failed */
+    _Atomic int32_t cancel;     /* -errno, set by whoever no longer wants the child, before it reads started_ns */
+    _Atomic int32_t seen;       /* the probe's mark */
+    _Atomic int64_t started_ns; /* the child's first instruction, CLOCK_MONOTONIC: clone has succeeded */
 };
 
-/* Built by the worker; read-only for the child where it does not say otherwise. */
+/* Where a number that the child is to have comes from: a descriptor >= 0, or one of these. */
+enum {
+    AVF_SOURCE_CLOSED = -1,   /* the number is closed in the child */
+    AVF_SOURCE_DEVNULL = -3,  /* as AVF_STDIO_DEVNULL */
+    AVF_SOURCE_RECEIVED = -16 /* and below: the file of index AVF_SOURCE_RECEIVED - source in the message */
+};
+
+/* The most files that one message carries (SCM_MAX_FD, unix(7)). */
+enum { AVF_MESSAGE_FILES = 253 };
+
+/* Flat: nothing here is a pointer, so it could travel beside the plan into another address space. */
+struct avf_child_flat {
+    uint64_t sigmask;       /* the caller's */
+    uint64_t libc_signals;  /* signals that libc keeps for itself: the child never ignores them */
+    int32_t reset_handlers; /* the kernel did not (no CLONE_CLEAR_SIGHAND) */
+    int32_t report_fd;      /* CLOEXEC, only closed by exec or exit; -1 in memory mode */
+    int32_t message_fd;     /* a socket that holds a message of files; -1 if there is none */
+    uint32_t message_count; /* files in it */
+    int32_t stream_source[3];
+};
+
+/* Built by the worker. The child takes a copy and changes nothing in it. */
 struct avf_child {
+    struct avf_child_flat flat;
+    /* only in a child that shares its parent's memory */
     const avf_plan *plan;
-    struct avf_report *report;
     const char *const *argv; /* NULL-terminated */
     const char *const *envp; /* NULL-terminated */
-    int32_t *fd_source;      /* one for each of the plan's pass_fds; the child's to change */
-    int32_t stdio_source[3]; /* a descriptor, or AVF_STDIO_DEVNULL, or AVF_CHILD_CLOSED */
-    int32_t report_fd;       /* CLOEXEC, only closed by exec or exit; -1 in memory mode */
-    int32_t same_as[3];      /* with unshare_from: the parent's duplicate that stdio i must equal, or -1 */
-    int32_t parent_pid;      /* for that */
-    uint32_t unshare_from;   /* > 0: the table is shared (CLONE_FILES); unshare and drop from here */
-    int32_t reset_handlers;  /* the kernel did not (no CLONE_CLEAR_SIGHAND) */
-    uint64_t sigmask;        /* the caller's */
+    const int32_t *fd_source; /* of each of the plan's pass_fds */
+    int32_t *scratch;         /* 3 + fd_count + message_count numbers; nobody but the child ever reads them */
+    struct avf_report *report;
+    int32_t same_as[3];    /* with unshare_from: the parent's duplicate that stdio i must equal, or -1 */
+    int32_t parent_pid;    /* for that */
+    uint32_t unshare_from; /* > 0: the table is shared (CLONE_FILES); unshare and drop from here */
 };
 
-#define AVF_CHILD_CLOSED (-1)
-
 /* THREAD child. SIGNALS all blocked. Runs the plan and execs; on failure fills the report and exits.
- * arg is a struct avf_child. */
+ * arg is a const struct avf_child. */
 __attribute__((noreturn)) void avf_child_run(void *arg);
 
 /* The probe's child, which finds out what vfork means here. */

@@ -5,14 +5,31 @@
  * Order of a port's end: it takes itself out of the list, then ends the requests it still has, then
  *     gives its children up, then closes its descriptors; workers that still run find `closed` and
  *     clean up after themselves. A child that was given up stays a ticket that can be signalled, until
- *     somebody disposes of it.
- * Deliberately absent: signals by pid. */
+ *     somebody disposes of it. */
+#include <errno.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include "port.h"
-#include "sys.h"
-#include "thread.h"
+#include "reap.h"
+#include "reaper.h"
+
+/* THREAD any. OWNS a request that has no slot any more. */
+static void ending_finish_request(struct avf_request *request)
+{
+    int elsewhere = avf_files_may_block(&request->files);
+    if (!elsewhere) {
+        avf_gate_enter();
+        avf_request_close(request);
+        avf_gate_leave();
+    }
+    avf_lock();
+    if (elsewhere)
+        avf_reaper_discard(request);
+    else
+        avf_request_retire(request);
+    avf_unlock();
+    avf_reaper_start();
+}
 
 /* THREAD any. */
 int32_t avf_cancel(uint64_t ticket, int32_t reason)
@@ -21,22 +38,17 @@ int32_t avf_cancel(uint64_t ticket, int32_t reason)
     int32_t result = 0;
     avf_lock();
     struct avf_slot *slot = avf_slot_find(ticket);
-    if (!slot || slot->state == AVF_SLOT_ALIVE) {
-        result = -ESRCH;
-    } else if (slot->state == AVF_SLOT_QUEUED) {
+    if (slot && slot->state == AVF_SLOT_QUEUED) {
         finished = slot->request;
-        avf_port_dequeue(slot->port, slot);
-        avf_port_fail(slot->port, slot, reason, AVF_STEP_NONE);
-    } else if (slot->state == AVF_SLOT_STARTED) {
-        slot->request->seat->report->cancel = reason; /* before the look at pidfd, see worker.c */
-        if (slot->request->pidfd >= 0)
-            sys_pidfd_send_signal(slot->request->pidfd, SIGKILL);
+        avf_port_post_failure(slot->port, slot, reason, AVF_STEP_NONE);
+    } else if (slot && slot->state == AVF_SLOT_STARTED) {
+        avf_request_cancel_started(slot->request, reason);
     } else {
-        result = -EALREADY;
+        result = slot && slot->state == AVF_SLOT_POSTED ? -EALREADY : -ESRCH;
     }
     avf_unlock();
     if (finished)
-        avf_request_free(finished);
+        ending_finish_request(finished);
     return result;
 }
 
@@ -46,8 +58,8 @@ int32_t avf_kill(uint64_t ticket, int32_t signal)
     avf_lock();
     struct avf_slot *slot = avf_slot_find(ticket);
     int32_t result = -ESRCH;
-    if (slot && slot->state == AVF_SLOT_ALIVE)
-        result = sys_pidfd_send_signal(slot->pidfd, signal);
+    if (slot && (slot->state == AVF_SLOT_ALIVE || slot->state == AVF_SLOT_DETACHED))
+        result = avf_signal(slot->pidfd, slot->pid, signal);
     avf_unlock();
     return result;
 }
@@ -55,48 +67,51 @@ int32_t avf_kill(uint64_t ticket, int32_t signal)
 /* THREAD any. */
 int32_t avf_dispose(uint64_t ticket)
 {
-    int orphan = -1;
-    int32_t result = avf_cancel(ticket, ECANCELED);
+    int32_t result = avf_cancel(ticket, -ECANCELED);
     if (result == 0)
         return 0;
     avf_lock();
     struct avf_slot *slot = avf_slot_find(ticket);
-    if (slot && slot->pidfd >= 0) {
+    if (slot && slot->state == AVF_SLOT_DETACHED) {
+        avf_reaper_orphan(slot);
         result = 0;
-        if (slot->port) {
-            sys_pidfd_send_signal(slot->pidfd, SIGKILL); /* drain will reap it */
-        } else {
-            orphan = slot->pidfd;
-            avf_state.counters.alive--;
-            avf_state.counters.abandoned++;
-            avf_slot_release(slot);
-        }
+    } else if (slot && slot->outcome == AVF_OUTCOME_CHILD && slot->state != AVF_SLOT_ORPHANED) {
+        result = avf_signal(slot->pidfd, slot->pid, SIGKILL); /* drain will reap it */
     }
     avf_unlock();
-    if (orphan >= 0)
-        avf_kill_and_reap_elsewhere(orphan);
+    avf_reaper_start();
     return result;
 }
 
-/* THREAD any, under the lock. One step of closing: RETURNS 1 with what is to be cleaned up unlocked. */
-static int ending_next(struct avf_port *port, struct avf_request **ret_request, struct avf_slot *ret_orphan)
+/* THREAD any, under the lock, which it gives away meanwhile. Ends what nobody will hear of any more. */
+static void ending_end_requests(struct avf_port *port)
 {
     struct avf_slot *slot;
-    *ret_request = NULL;
-    ret_orphan->pidfd = -1;
-    if ((slot = port->queue.head) != NULL) {
-        *ret_request = slot->request;
-        avf_port_dequeue(port, slot);
-    } else if ((slot = port->done.head) != NULL) {
-        *ret_orphan = *slot; /* SPAWNED, but nobody will hear of it */
-        avf_slots_remove(&port->done, slot);
-    } else {
-        return 0;
+    while ((slot = port->queue.head) != NULL) {
+        struct avf_request *request = slot->request;
+        avf_state.counters.abandoned++;
+        avf_port_move(port, slot, AVF_SLOT_FREE, NULL);
+        avf_unlock();
+        ending_finish_request(request);
+        avf_lock();
     }
-    slot->request = NULL;
-    avf_state.counters.abandoned++;
-    avf_slot_release(slot);
-    return 1;
+}
+
+/* THREAD any, under the lock, in the gate. */
+static void ending_end_posted(struct avf_port *port)
+{
+    struct avf_slot *slot;
+    while ((slot = port->done.head) != NULL) {
+        avf_close_all(slot->parent_end, 3);
+        for (int i = 0; i < 3; i++)
+            slot->parent_end[i] = -1;
+        if (slot->outcome == AVF_OUTCOME_CHILD) {
+            avf_reaper_orphan(slot);
+        } else {
+            avf_state.counters.abandoned++;
+            avf_slot_move(slot, AVF_SLOT_FREE, NULL);
+        }
+    }
 }
 
 /* THREAD any, under the lock. Workers clean up by themselves; children stay, without a port. */
@@ -105,49 +120,57 @@ static void ending_give_up_children(struct avf_port *port)
     for (uint32_t c = 0; c < avf_state.chunk_count; c++)
         for (uint32_t i = 0; i < AVF_CHUNK; i++) {
             struct avf_slot *slot = &avf_state.chunks[c][i];
-            if (slot->state == AVF_SLOT_FREE || slot->port != port)
+            if (slot->port != port)
                 continue;
-            if (slot->state == AVF_SLOT_STARTED) {
-                slot->request->seat->report->cancel = ECANCELED;
-                if (slot->request->pidfd >= 0)
-                    sys_pidfd_send_signal(slot->request->pidfd, SIGKILL);
-            }
+            if (slot->state == AVF_SLOT_STARTED)
+                avf_request_cancel_started(slot->request, -ECANCELED);
+            if (slot->state == AVF_SLOT_ALIVE)
+                avf_slot_move(slot, AVF_SLOT_DETACHED, NULL);
             slot->port = NULL;
         }
+}
+
+/* THREAD any, under the lock. */
+static void ending_unlist(struct avf_port *port)
+{
+    port->closed = 1;
+    if (port->previous)
+        port->previous->next = port->next;
+    else
+        avf_state.ports = port->next;
+    if (port->next)
+        port->next->previous = port->previous;
 }
 
 /* THREAD any. */
 void avf_port_close(avf_port *port)
 {
-    struct avf_request *request;
-    struct avf_slot orphan;
     avf_lock();
     int was_open = !port->closed;
     if (was_open) {
-        port->closed = 1;
-        if (port->previous)
-            port->previous->next = port->next;
-        else
-            avf_state.ports = port->next;
-        if (port->next)
-            port->next->previous = port->previous;
-        while (ending_next(port, &request, &orphan)) {
-            avf_unlock();
-            if (request)
-                avf_request_free(request);
-            if (orphan.pidfd >= 0) {
-                avf_kill_and_reap_elsewhere(orphan.pidfd);
-                for (int i = 0; i < 3; i++)
-                    if (orphan.parent_end[i] >= 0)
-                        close(orphan.parent_end[i]);
-            }
-            avf_lock();
-        }
-        while (port->unreaped.head)
-            avf_slots_remove(&port->unreaped, port->unreaped.head);
-        ending_give_up_children(port);
-        avf_port_close_fds(port);
+        ending_unlist(port);
+        ending_end_requests(port);
     }
+    avf_unlock();
+    if (!was_open)
+        return;
+    avf_gate_enter();
+    avf_lock();
+    ending_end_posted(port);
+    ending_give_up_children(port);
+    avf_port_close_fds(port);
+    avf_unlock();
+    avf_gate_leave();
+    avf_reaper_start();
+}
+
+/* THREAD any. */
+void avf_port_free(avf_port *port)
+{
+    avf_port_close(port);
+    avf_lock();
     avf_port_unreference(port);
     avf_unlock();
+    avf_port_free_retired();
+    avf_request_free_retired();
 }

@@ -6,31 +6,7 @@
  *     the error that the caller wants to see. */
 #include "plan.h"
 
-#include <errno.h>
 #include <string.h>
-
-/* THREAD any. */
-const avf_plan_step *avf_plan_steps(const avf_plan *plan)
-{
-    return (const avf_plan_step *)(plan + 1);
-}
-
-/* THREAD any. */
-const int32_t *avf_plan_fds(const avf_plan *plan)
-{
-    return (const int32_t *)(avf_plan_steps(plan) + plan->step_count);
-}
-
-/* THREAD any. */
-void avf_plan_split(const avf_plan *plan, uint32_t offset, uint32_t count, const char **ret_strings)
-{
-    const char *string = (const char *)plan + offset;
-    for (uint32_t i = 0; i < count; i++) {
-        ret_strings[i] = string;
-        string += strlen(string) + 1;
-    }
-    ret_strings[count] = NULL;
-}
 
 /* THREAD any. Whether count strings that start at offset end within the block. */
 static int plan_strings_fit(const avf_plan *plan, uint32_t offset, uint32_t count)
@@ -50,10 +26,10 @@ static int plan_strings_fit(const avf_plan *plan, uint32_t offset, uint32_t coun
 /* THREAD any. */
 static int plan_steps_valid(const avf_plan *plan)
 {
-    uint32_t before = AVF_STEP_STDIO;
+    uint32_t before = AVF_STEP_CLOSE_FDS;
     for (uint32_t i = 0; i < plan->step_count; i++) {
         const avf_plan_step *step = &avf_plan_steps(plan)[i];
-        if (step->step <= before || step->step >= AVF_STEP_CLOSE_FDS)
+        if (step->step <= before || step->step >= AVF_STEP_SIGMASK)
             return 0;
         if (step->step == AVF_STEP_CHDIR && (step->value < 0 || step->value > plan->size ||
                                              !plan_strings_fit(plan, (uint32_t)step->value, 1)))
@@ -109,18 +85,20 @@ const char *avf_step_name(int32_t step)
         [AVF_STEP_PIPE] = "pipe",
         [AVF_STEP_PIPESIZE] = "pipesize",
         [AVF_STEP_CLONE] = "clone",
+        [AVF_STEP_WAIT] = "wait",
         [AVF_STEP_PIDFD] = "pidfd",
         [AVF_STEP_UNSHARE_FDS] = "unshare fds",
         [AVF_STEP_SIGNALS] = "signals",
+        [AVF_STEP_RECEIVE_FDS] = "receive fds",
         [AVF_STEP_DEVNULL] = "devnull",
         [AVF_STEP_PASS_FDS] = "pass fds",
         [AVF_STEP_STDIO] = "stdio",
+        [AVF_STEP_CLOSE_FDS] = "close fds",
         [AVF_STEP_CHDIR] = "chdir",
         [AVF_STEP_UMASK] = "umask",
         [AVF_STEP_RESTORE_SIGNALS] = "restore signals",
         [AVF_STEP_SETSID] = "setsid",
         [AVF_STEP_SETPGID] = "setpgid",
-        [AVF_STEP_CLOSE_FDS] = "close fds",
         [AVF_STEP_SIGMASK] = "sigmask",
         [AVF_STEP_EXEC] = "exec",
     };

@@ -2,23 +2,24 @@
  *
  * What: one epoll instance per loop holds an eventfd (something was posted), a timer and the pidfd of
  *     every living child. The loop watches that one descriptor and drains it (drain.c).
- * Where: open and spawn on the loop's thread, all else on any; workers post (worker.c).
+ * Where: opened on the loop's thread, all else on any; workers post (worker.c).
  * Invariants: while something is posted and not drained, `signalled` is set and the port is readable;
  *     while something is queued, the timer is armed. A request enters the window only in the order of
- *     its port's queue.
+ *     its port's queue. The memory lives until Python has freed the port and no worker refers to it, so that
+ *     whoever still calls a closed one finds `closed`.
  * Deliberately absent: SIGCHLD, waitpid(-1), an ear for anything that is not ours. */
 #include "port.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "sys.h"
-#include "worker.h"
+static struct avf_port *_Atomic retired; /* changed under the lock */
 
-/* THREAD loop. */
+/* THREAD loop, in the gate. */
 static int port_open_fds(struct avf_port *port)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = AVF_PORT_EVENT};
@@ -27,8 +28,8 @@ static int port_open_fds(struct avf_port *port)
         return port->epoll_fd;
     if ((port->event_fd = avf_fd_above_stdio(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))) < 0)
         return port->event_fd;
-    if ((port->timer_fd = avf_fd_above_stdio(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK))) <
-        0)
+    port->timer_fd = avf_fd_above_stdio(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (port->timer_fd < 0)
         return port->timer_fd;
     if (epoll_ctl(port->epoll_fd, EPOLL_CTL_ADD, port->event_fd, &event) < 0 ||
         epoll_ctl(port->epoll_fd, EPOLL_CTL_ADD, port->timer_fd, &timer) < 0)
@@ -36,38 +37,40 @@ static int port_open_fds(struct avf_port *port)
     return 0;
 }
 
-/* THREAD any. */
-void avf_port_close_fds(const struct avf_port *port)
+/* THREAD any, under the lock, in the gate. */
+void avf_port_close_fds(struct avf_port *port)
 {
-    if (port->epoll_fd >= 0)
-        close(port->epoll_fd);
-    if (port->event_fd >= 0)
-        close(port->event_fd);
-    if (port->timer_fd >= 0)
-        close(port->timer_fd);
+    if (port->draining)
+        return;
+    int32_t fds[3] = {port->epoll_fd, port->event_fd, port->timer_fd};
+    avf_close_all(fds, 3);
+    port->epoll_fd = port->event_fd = port->timer_fd = -1;
 }
 
 /* THREAD loop. */
 int32_t avf_port_open(avf_port **ret_port)
 {
-    struct avf_port *port = malloc(sizeof *port);
+    struct avf_port *port = calloc(1, sizeof *port);
     if (!port)
         return -ENOMEM;
-    *port = (struct avf_port){.epoll_fd = -1, .event_fd = -1, .timer_fd = -1, .references = 1};
+    port->epoll_fd = port->event_fd = port->timer_fd = -1;
+    port->references = 1;
+    avf_gate_enter();
     int error = port_open_fds(port);
+    avf_lock();
+    if (error == 0)
+        error = avf_state.fork_is_watched ? avf_window_open() : -ENOMEM;
     if (error == 0) {
-        avf_lock();
-        error = avf_state_ready();
-        if (error == 0) {
-            port->next = avf_state.ports;
-            if (port->next)
-                port->next->previous = port;
-            avf_state.ports = port;
-        }
-        avf_unlock();
-    }
-    if (error < 0) {
+        port->next = avf_state.ports;
+        if (port->next)
+            port->next->previous = port;
+        avf_state.ports = port;
+    } else {
         avf_port_close_fds(port);
+    }
+    avf_unlock();
+    avf_gate_leave();
+    if (error < 0) {
         free(port);
         return error;
     }
@@ -79,6 +82,12 @@ int32_t avf_port_open(avf_port **ret_port)
 int32_t avf_port_fd(avf_port *port)
 {
     return port->epoll_fd;
+}
+
+/* THREAD any. */
+avf_batch *avf_port_batch(avf_port *port)
+{
+    return &port->batch;
 }
 
 /* THREAD any, under the lock. */
@@ -113,18 +122,36 @@ void avf_port_wake_waiting(const struct avf_port *except)
         }
 }
 
-/* THREAD any, under the lock. */
+/* THREAD any, under the lock. A worker may not free (avf_request_retire says why): it leaves that to a loop. */
 void avf_port_unreference(struct avf_port *port)
 {
-    if (--port->references == 0)
+    if (--port->references > 0)
+        return;
+    port->next = retired;
+    retired = port;
+}
+
+/* THREAD loop. */
+void avf_port_free_retired(void)
+{
+    if (!retired)
+        return;
+    avf_lock();
+    struct avf_port *port = retired;
+    retired = NULL;
+    avf_unlock();
+    while (port) {
+        struct avf_port *next = port->next;
         free(port);
+        port = next;
+    }
 }
 
 /* THREAD any, under the lock. */
 void avf_port_arm_timer(struct avf_port *port)
 {
     struct itimerspec once = {.it_value.tv_nsec = AVF_STUCK_NS};
-    if (port->timer_armed || !(port->queue.head || port->unreaped.head))
+    if (port->closed || port->timer_armed || !(port->queue.head || port->unreaped.head))
         return;
     port->timer_armed = 1;
     timerfd_settime(port->timer_fd, 0, &once, NULL);
@@ -135,24 +162,21 @@ void avf_port_enqueue(struct avf_port *port, struct avf_slot *slot)
 {
     if (!port->queue.head)
         avf_state.waiting_ports++;
-    avf_slots_append(&port->queue, slot);
-    if (++avf_state.counters.queued > avf_state.counters.queued_peak)
-        avf_state.counters.queued_peak = avf_state.counters.queued;
+    avf_slot_move(slot, AVF_SLOT_QUEUED, &port->queue);
 }
 
 /* THREAD any, under the lock. */
-void avf_port_dequeue(struct avf_port *port, struct avf_slot *slot)
+void avf_port_move(struct avf_port *port, struct avf_slot *slot, enum avf_slot_state to, struct avf_slots *list)
 {
-    avf_slots_remove(&port->queue, slot);
-    if (!port->queue.head)
+    int waited = port->queue.head != NULL;
+    avf_slot_move(slot, to, list);
+    if (waited && !port->queue.head)
         avf_state.waiting_ports--;
-    avf_state.counters.queued--;
 }
 
-/* THREAD any, under the lock. The slot's request gets a place in the window. */
-static void port_seat(struct avf_port *port, struct avf_slot *slot, int64_t now)
+/* THREAD any, under the lock. */
+void avf_port_seat(struct avf_port *port, struct avf_slot *slot, int64_t now)
 {
-    slot->state = AVF_SLOT_STARTED;
     slot->request->seat = avf_window_enter(now);
     port->in_flight++;
     port->references++;
@@ -173,66 +197,24 @@ struct avf_request *avf_port_next(struct avf_port *port, int64_t before, int64_t
     if (port->closed || !slot || slot->request->submitted_ns >= before ||
         !avf_window_admits(port->in_flight, 1, now))
         return NULL;
-    avf_port_dequeue(port, slot);
-    port_seat(port, slot, now);
+    avf_port_move(port, slot, AVF_SLOT_STARTED, NULL);
+    avf_port_seat(port, slot, now);
     return slot->request;
 }
 
 /* THREAD any, under the lock. */
-void avf_port_fail(struct avf_port *port, struct avf_slot *slot, int32_t error, int32_t step)
+void avf_port_post(struct avf_port *port, struct avf_slot *slot)
 {
     slot->request = NULL;
-    slot->state = AVF_SLOT_POSTED;
-    slot->error = error;
-    slot->step = step;
-    avf_slots_append(&port->done, slot);
+    avf_port_move(port, slot, AVF_SLOT_POSTED, &port->done);
     avf_port_signal(port);
 }
 
-/* THREAD loop. */
-static void port_count_failure(void)
+/* THREAD any, under the lock. */
+void avf_port_post_failure(struct avf_port *port, struct avf_slot *slot, int32_t error, int32_t step)
 {
-    avf_lock();
-    avf_state.counters.failed++;
-    avf_unlock();
-}
-
-/* THREAD loop. */
-int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, int32_t *ret_step)
-{
-    struct avf_request *request;
-    struct avf_slot *slot = NULL;
-    int start = 0, error = avf_request_create(plan, size, &request, ret_step);
-    if (error < 0) {
-        port_count_failure();
-        return error;
-    }
-    *ret_step = AVF_STEP_MEMORY;
-    avf_lock();
-    error = port->closed ? -EBADF : avf_slot_take(&slot);
-    if (error == 0) {
-        request->slot = slot;
-        request->port = slot->port = port;
-        slot->request = request;
-        start = !port->queue.head && avf_window_admits(port->in_flight, 0, request->submitted_ns);
-        if (start)
-            port_seat(port, slot, request->submitted_ns);
-        else
-            avf_port_enqueue(port, slot);
-        avf_port_arm_timer(port);
-    }
-    avf_unlock();
-    int64_t ticket = slot ? (int64_t)slot->ticket : 0;
-    if (start && (error = avf_worker_start(request)) < 0) {
-        *ret_step = AVF_STEP_THREAD;
-        avf_lock();
-        avf_port_unseat(port, request->seat);
-        avf_slot_release(slot);
-        avf_unlock();
-    }
-    if (error < 0) {
-        avf_request_free(request);
-        port_count_failure();
-    }
-    return error < 0 ? error : ticket;
+    slot->outcome = AVF_OUTCOME_FAILURE;
+    slot->error = error;
+    slot->step = step;
+    avf_port_post(port, slot);
 }

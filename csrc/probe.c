@@ -3,12 +3,14 @@
  * What: which calls exist and are allowed, and whether vfork shares memory and suspends its caller,
  *     which it does not under valgrind and QEMU-user: there a failed exec would look like exit 127.
  * Where: on the first worker (so never on a loop's thread), or on the thread of doctor.
- * Invariants: facts are immutable once found, and what may pass (EMFILE, EAGAIN, ENOMEM) is no fact.
- *     Threads may probe at the same time; the first to finish wins. A sandbox may come later than the
- *     probe, so worker.c still falls back at run time where a call is refused.
+ * Invariants: a refusal is a fact only if it must hold for every thread and for ever: ENOSYS, or EINVAL of the
+ *     kernel. A filter refuses to one thread (seccomp(2)), and one that has no more descriptors or memory
+ *     refuses now. Where the probe met such a refusal, nothing is kept but the answer to this one caller.
+ *     Kept facts are immutable. Threads may probe at the same time; the first to finish wins.
  * Deliberately absent: any judgement from the kernel's version number, which is only reported. */
 #include "probe.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -22,19 +24,49 @@
 #include "state.h"
 #include "sys.h"
 
-static avf_facts known; /* guarded by lock until found */
+static avf_facts known; /* guarded by lock until `found`, then immutable */
 static _Atomic int found;
 static _Atomic int32_t forced_clone3 = -1, forced_pipe = -1;
 
 /* THREAD any. */
+int avf_probe_is_lasting(int error)
+{
+    return error == -ENOSYS || error == -EINVAL;
+}
+
+/* THREAD any. No descriptor is that large: valid, and closes nothing. */
+static int probe_close_range_here(void)
+{
+    return sys_close_range(~0U - 1, ~0U - 1, 0);
+}
+
+/* THREAD worker. */
+int avf_probe_close_range(const avf_facts *facts)
+{
+    if (facts->close_range == 0 || avf_probe_is_lasting(facts->close_range))
+        return facts->close_range == 0;
+    return probe_close_range_here() == 0;
+}
+
+/* THREAD worker. There is no descriptor -1, and a kernel that allows the call says so. */
+int avf_probe_pidfd_signal(void)
+{
+    int error = sys_pidfd_send_signal(-1, 0);
+    return error == -EBADF ? 0 : error;
+}
+
+/* THREAD any. What is asked of the calling thread. */
 static void probe_calls(avf_facts *facts)
 {
     struct utsname name;
+    long self = getpid();
     if (uname(&name) < 0 || sscanf(name.release, "%d.%d", &facts->kernel_major, &facts->kernel_minor) != 2)
         facts->kernel_major = facts->kernel_minor = 0;
     facts->cpus = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    /* No descriptor is that large: valid, and closes nothing. */
-    facts->close_range = -sys_close_range(~0U - 1, ~0U - 1, 0);
+    facts->close_range = probe_close_range_here();
+    facts->pidfd_signal = avf_probe_pidfd_signal();
+    int same = sys_kcmp_file(self, self, 0, 0);
+    facts->kcmp = same < 0 && same != -EBADF ? same : 0;
 }
 
 /* THREAD any. SIGNALS all blocked. Tries the engines, best first. RETURNS the probe child's pid or
@@ -44,10 +76,10 @@ static long probe_clone(avf_facts *facts, struct avf_probe_child *child, int32_t
     _Alignas(16) char stack[AVF_PROBE_STACK];
     long pid =
         avf_engine_clone(1, AVF_CLONE_CLEAR_SIGHAND, stack, sizeof stack, avf_child_probe, child, ret_pidfd);
-    facts->clone3 = facts->clear_sighand = pid < 0 ? (int32_t)-pid : 0;
+    facts->clone3 = facts->clear_sighand = pid < 0 ? (int32_t)pid : 0;
     if (pid == -EINVAL) { /* Linux 5.4 has clone3 but not CLONE_CLEAR_SIGHAND */
         pid = avf_engine_clone(1, 0, stack, sizeof stack, avf_child_probe, child, ret_pidfd);
-        facts->clone3 = pid < 0 ? (int32_t)-pid : 0;
+        facts->clone3 = pid < 0 ? (int32_t)pid : 0;
     }
     if (pid < 0 && avf_engine_refused(pid))
         pid = avf_engine_clone(0, 0, stack, sizeof stack, avf_child_probe, child, ret_pidfd);
@@ -64,13 +96,14 @@ static void probe_exit(avf_facts *facts, long pid, int pidfd)
         ;
     if (error == -ECHILD) /* somebody's waitpid(-1, __WALL) was there first */
         error = 0;
-    facts->pidfd_wait = -error;
-    if (error < 0) /* before 5.4 */
-        waitpid((pid_t)pid, NULL, AVF_WALL);
+    facts->pidfd_wait = error;
+    if (error < 0) /* before 5.4, or a filter */
+        while (waitpid((pid_t)pid, NULL, AVF_WALL) < 0 && errno == EINTR)
+            ;
     if (ioctl(pidfd, AVF_PIDFD_GET_INFO, &exit_info) < 0)
-        facts->pidfd_info_exit = errno;
+        facts->pidfd_info_exit = -errno;
     else
-        facts->pidfd_info_exit = exit_info.mask & AVF_PIDFD_INFO_EXIT ? 0 : EOPNOTSUPP;
+        facts->pidfd_info_exit = exit_info.mask & AVF_PIDFD_INFO_EXIT ? 0 : -EOPNOTSUPP;
     close(pidfd);
 }
 
@@ -80,14 +113,12 @@ static int probe_run(avf_facts *facts)
     volatile int32_t private_mark = 0;
     int32_t pidfd = -1;
     uint64_t all = ~0ULL, mask;
-    *facts = (avf_facts){.pidfd_info_exit = EOPNOTSUPP};
+    *facts = (avf_facts){.pidfd_info_exit = -EOPNOTSUPP};
     probe_calls(facts);
     struct avf_report *report =
         mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (report == MAP_FAILED) {
-        facts->probe_child = ENOMEM;
-        return -ENOMEM;
-    }
+    if (report == MAP_FAILED)
+        return facts->probe_child = -ENOMEM;
     struct avf_probe_child child = {.private_mark = &private_mark, .report = report};
     sys_sigmask(SIG_SETMASK, &all, &mask);
     long pid = probe_clone(facts, &child, &pidfd);
@@ -97,28 +128,31 @@ static int probe_run(avf_facts *facts)
     if (pid > 0)
         probe_exit(facts, pid, pidfd);
     munmap(report, sizeof *report);
-    if (facts->clone3 == 0)
+    if (!avf_probe_is_lasting(facts->clone3))
         facts->engine_flags |= AVF_ENGINE_CLONE3;
     if (!(facts->memory_shared && facts->parent_suspended))
         facts->engine_flags |= AVF_REPORT_PIPE;
-    facts->probe_child = pid < 0 ? (int32_t)-pid : 0;
-    return -facts->probe_child;
+    facts->probe_child = pid < 0 ? (int32_t)pid : 0;
+    return facts->probe_child;
 }
 
 /* THREAD worker|any. */
-int avf_probe_once(const avf_facts **ret_facts)
+int avf_probe_facts(avf_facts *ret_facts)
 {
-    *ret_facts = &known;
-    if (found)
+    if (found) {
+        *ret_facts = known;
         return 0;
-    avf_facts facts;
-    int error = probe_run(&facts);
-    avf_lock();
-    if (!found)
-        known = facts;
-    if (error == 0)
+    }
+    avf_gate_enter(); /* for the probe child's pidfd */
+    int error = probe_run(ret_facts);
+    avf_gate_leave();
+    if (error == 0 && (ret_facts->pidfd_wait == 0 || avf_probe_is_lasting(ret_facts->pidfd_wait))) {
+        avf_lock();
+        if (!found)
+            known = *ret_facts;
         found = 1;
-    avf_unlock();
+        avf_unlock();
+    }
     return error;
 }
 
@@ -143,9 +177,6 @@ void avf_force(int32_t clone3, int32_t report_pipe)
 /* THREAD any. */
 void avf_probe(avf_facts *ret_facts)
 {
-    const avf_facts *facts;
-    (void)avf_probe_once(&facts); /* probe_child tells */
-    avf_lock();
-    *ret_facts = *facts;
-    avf_unlock();
+    (void)avf_probe_facts(ret_facts); /* probe_child tells */
+    probe_calls(ret_facts);           /* of this thread, now */
 }

@@ -1,52 +1,67 @@
 /* DESIGN: snapshots.
  *
- * What: everything that a child takes from its caller is taken at the call: the plan is copied,
- *     descriptors are duplicated, the signal mask is read. What happens to the originals while the
- *     request is queued does not matter.
- * Where: created on the thread that asks, freed on the worker, or on whoever ended it first.
- * Invariants: one allocation; nothing in it is Python's; every descriptor in it is its own, CLOEXEC,
- *     but for the standard streams that it inherits (streams.c). */
+ * What: everything that a child takes from its caller is taken at the call: the plan is copied, files are
+ *     held, the signal mask is read. What happens to the originals while the request is queued does not
+ *     matter.
+ * Where: created on the thread that asks, closed on the worker, or by whoever ended it first, and freed on
+ *     a thread of the application.
+ * Invariants: one allocation; nothing in it is Python's; every descriptor in it is its own, CLOEXEC. */
 #include "request.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "plan.h"
+#include "reap.h"
 #include "sys.h"
 
-/* THREAD any. Closes count descriptors where there are any. */
-static void close_all(const int32_t *fds, uint32_t count)
+static struct avf_request *_Atomic retired; /* changed under the lock */
+
+/* THREAD loop, in the gate. */
+static int request_hold_files(struct avf_request *r)
 {
-    for (uint32_t i = 0; i < count; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
+    int32_t numbers[AVF_MESSAGE_FILES];
+    uint32_t count = r->plan->fd_count;
+    int error = avf_streams_hold(r->plan, &r->files, numbers, r->source);
+    for (uint32_t i = 0; i < count && error == 0; i++)
+        error = avf_files_hold(&r->files, avf_plan_fds(r->plan)[i], numbers, &r->source[3 + i]);
+    return error < 0 ? error : avf_files_send(&r->files, numbers, r->source, 3 + count);
 }
 
-/* THREAD loop. A queued request must not inherit a number that has been reused since. */
-static int request_dup_fds(struct avf_request *r)
+/* THREAD loop. One block: request, argv, envp, shared files, the plan's copy, source, scratch. */
+static struct avf_request *request_allocate(const void *plan, const avf_plan *header)
 {
-    int inherits = 0;
-    for (int i = 0; i < 3; i++) {
-        inherits |= r->plan->stdio[i] == AVF_STDIO_INHERIT;
-        if (r->plan->stdio[i] < 0)
-            continue;
-        r->stdio_source[i] = fcntl(r->plan->stdio[i], F_DUPFD_CLOEXEC, 3);
-        if (r->stdio_source[i] < 0)
-            return -errno;
-    }
-    int error = inherits ? avf_streams_take(&r->streams) : 0;
-    if (error < 0)
-        return error;
-    for (uint32_t i = 0; i < r->plan->fd_count; i++) {
-        r->fd_source[i] = fcntl(avf_plan_fds(r->plan)[i], F_DUPFD_CLOEXEC, 3);
-        if (r->fd_source[i] < 0)
-            return -errno;
-    }
-    return 0;
+    size_t sources = 3 + (size_t)header->fd_count;
+    size_t pointers = (size_t)header->argv_count + header->envp_count + 2;
+    size_t plan_size = ((size_t)header->size + 7) & ~(size_t)7;
+    size_t numbers = 2 * sources + (sources < AVF_MESSAGE_FILES ? sources : AVF_MESSAGE_FILES);
+    struct avf_request *r = malloc(sizeof *r + (pointers + sources) * sizeof(void *) + plan_size +
+                                   numbers * sizeof(int32_t));
+    if (!r)
+        return NULL;
+    const char **argv = (const char **)(r + 1);
+    struct avf_file **shared = (struct avf_file **)(argv + pointers);
+    char *copy = (char *)(shared + sources);
+    memcpy(copy, plan, header->size);
+    *r = (struct avf_request){
+        .plan = (const avf_plan *)copy,
+        .argv = argv,
+        .envp = argv + header->argv_count + 1,
+        .source = (int32_t *)(copy + plan_size),
+        .scratch = (int32_t *)(copy + plan_size) + sources,
+        .files = {.shared = shared, .message_fd = -1},
+        .pipes = {.child_end = {-1, -1, -1}, .parent_end = {-1, -1, -1}},
+        .report_pipe = {-1, -1},
+        .pidfd = -1,
+        .pid = -1,
+        .submitted_ns = avf_now(),
+    };
+    return r;
 }
 
-/* THREAD loop. */
+/* THREAD loop, in the gate. */
 int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret_request, int32_t *ret_step)
 {
     avf_plan header;
@@ -55,55 +70,87 @@ int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret
         return -EINVAL;
     memcpy(&header, plan, sizeof header);
     uint64_t counts = (uint64_t)header.argv_count + header.envp_count + header.fd_count;
-    if (counts > size) /* each takes at least a byte */
+    if (header.size != size || counts > size) /* each takes at least a byte */
         return -EINVAL;
-    /* One block: request, argv, envp, the plan's copy, fd_source. */
-    size_t pointers = ((size_t)header.argv_count + header.envp_count + 2) * sizeof(char *);
-    size_t plan_size = ((size_t)size + 7) & ~(size_t)7;
     *ret_step = AVF_STEP_MEMORY;
-    struct avf_request *r = malloc(sizeof *r + pointers + plan_size + header.fd_count * sizeof(int32_t));
+    struct avf_request *r = request_allocate(plan, &header);
     if (!r)
         return -ENOMEM;
-    const char **argv = (const char **)(r + 1);
-    char *copy = (char *)r + sizeof *r + pointers;
-    memcpy(copy, plan, size);
-    *r = (struct avf_request){
-        .plan = (const avf_plan *)copy,
-        .argv = argv,
-        .envp = argv + header.argv_count + 1,
-        .fd_source = (int32_t *)(copy + plan_size),
-        .stdio_source = {-1, -1, -1},
-        .child_end = {-1, -1, -1},
-        .parent_end = {-1, -1, -1},
-        .pidfd = -1,
-        .submitted_ns = avf_now(),
-    };
     *ret_step = AVF_STEP_PLAN;
-    int error = avf_plan_check(copy, size);
-    if (error < 0) {
-        free(r);
-        return error;
+    int error = avf_plan_check(r->plan, size);
+    if (error == 0) {
+        sys_sigmask(SIG_BLOCK, NULL, &r->sigmask);
+        *ret_step = AVF_STEP_DUP_FDS;
+        error = request_hold_files(r);
     }
-    memset(r->fd_source, -1, header.fd_count * sizeof(int32_t));
-    sys_sigmask(SIG_BLOCK, NULL, &r->sigmask);
-    *ret_step = AVF_STEP_DUP_FDS;
-    error = request_dup_fds(r);
     if (error < 0) {
-        avf_request_free(r);
+        avf_request_close(r);
+        avf_files_close_late(&r->files); /* not the last references: the caller has these files */
+        free(r);
         return error;
     }
     *ret_request = r;
     return 0;
 }
 
-/* THREAD any. */
-void avf_request_free(struct avf_request *r)
+/* THREAD any, in the gate. */
+void avf_request_close_child_side(struct avf_request *r)
 {
-    if (r->streams)
-        avf_streams_release(r->streams);
-    close_all(r->stdio_source, 3);
-    close_all(r->child_end, 3);
-    close_all(r->parent_end, 3);
-    close_all(r->fd_source, r->plan->fd_count);
-    free(r);
+    int32_t fds[5];
+    avf_files_release(&r->files);
+    avf_lock();
+    memcpy(fds, r->pipes.child_end, 3 * sizeof *fds);
+    memcpy(fds + 3, r->report_pipe, 2 * sizeof *fds);
+    memset(r->pipes.child_end, -1, sizeof r->pipes.child_end);
+    memset(r->report_pipe, -1, sizeof r->report_pipe);
+    avf_unlock();
+    avf_close_all(fds, 5);
+}
+
+/* THREAD any, in the gate. */
+void avf_request_close(struct avf_request *r)
+{
+    int32_t fds[4];
+    avf_request_close_child_side(r);
+    avf_lock();
+    memcpy(fds, r->pipes.parent_end, 3 * sizeof *fds);
+    fds[3] = r->pidfd;
+    memset(r->pipes.parent_end, -1, sizeof r->pipes.parent_end);
+    r->pidfd = -1;
+    avf_unlock();
+    avf_close_all(fds, 4);
+}
+
+/* THREAD any, under the lock. */
+void avf_request_retire(struct avf_request *r)
+{
+    r->next = retired;
+    retired = r;
+}
+
+/* THREAD loop. */
+void avf_request_free_retired(void)
+{
+    if (!retired)
+        return;
+    avf_lock();
+    struct avf_request *r = retired;
+    retired = NULL;
+    avf_unlock();
+    while (r) {
+        struct avf_request *next = r->next;
+        free(r);
+        r = next;
+    }
+}
+
+/* THREAD any, under the lock. The child looks at `cancel` first of all, after it has set started_ns; this side
+ * sets `cancel` before it looks at started_ns. So one of the two always bites. Before that mark the pidfd is
+ * only a number that the kernel has written down: clone may still fail, and the number be somebody else's. */
+void avf_request_cancel_started(struct avf_request *r, int32_t reason)
+{
+    struct avf_report *report = r->seat->report;
+    report->cancel = reason;
+    if (report->started_ns && r->pidfd >= 0)
+        (void)avf_signal(r->pidfd, r->pid, SIGKILL);
 }

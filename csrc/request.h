@@ -2,8 +2,8 @@
 #ifndef AVF_REQUEST_H
 #define AVF_REQUEST_H
 
-#include "state.h"
 #include "streams.h"
+#include "window.h"
 
 struct avf_request {
     /* immutable after submit */
@@ -11,24 +11,38 @@ struct avf_request {
     struct avf_slot *slot;
     struct avf_port *port;
     int64_t submitted_ns;
-    uint64_t sigmask; /* the caller's */
-    /* immutable once the worker runs */
-    struct avf_seat *seat;
-    const char **argv, **envp;   /* filled by the worker */
-    int32_t *fd_source;          /* duplicates of the plan's pass_fds */
-    struct avf_streams *streams; /* what 0, 1 and 2 were; NULL if none of them is inherited */
-    int32_t stdio_source[3];     /* duplicates of the plan's own descriptors for stdio, or -1 */
-    /* owned; guarded by lock */
-    int32_t child_end[3], parent_end[3];
-    /* written by the kernel in the middle of clone, taken back under the lock */
+    uint64_t sigmask;          /* the caller's */
+    const char **argv, **envp; /* filled by the worker */
+    int32_t *source;           /* of the three streams, then of each of pass_fds */
+    int32_t *scratch;          /* the child's; nobody else reads it */
+    struct avf_seat *seat;     /* once the worker runs */
+    /* descriptors, noted here for whoever ends the request, and for fork.c */
+    struct avf_files files;
+    struct avf_pipes pipes;
+    int32_t report_pipe[2]; /* guarded by lock */
+    /* written by the kernel in the middle of clone: valid once the report's started_ns is set, and until the
+     * worker takes it back under the lock */
     _Atomic int32_t pidfd;
+    _Atomic int32_t pid; /* once clone has let the worker go on */
+    struct avf_request *next; /* in a list of those that are over; guarded by lock */
 };
 
-/* THREAD loop. Copies and checks the plan, duplicates the caller's descriptors, takes the caller's
- * signal mask. RETURNS 0 or -errno with the failing step. */
+/* THREAD loop, in the gate. Copies and checks the plan, holds the caller's files, takes the caller's signal mask.
+ * RETURNS 0 or -errno with the failing step. */
 int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret_request, int32_t *ret_step);
 
-/* THREAD any. Closes what the request still owns. Not under the lock if a worker has run. */
-void avf_request_free(struct avf_request *request);
+/* THREAD any, in the gate. Closes what a child needs of it, or all that it still owns; but for what could block,
+ * which is avf_files_close_late's, outside of the gate. */
+void avf_request_close_child_side(struct avf_request *request);
+void avf_request_close(struct avf_request *request);
+
+/* THREAD any, under the lock. OWNS the request, closed: its memory goes back on a thread that may free. No
+ * worker may: malloc would make an arena of 64 MiB of address space for each (malloc(3), M_ARENA_MAX). */
+void avf_request_retire(struct avf_request *request);
+/* THREAD loop. Frees what has been retired. */
+void avf_request_free_retired(void);
+
+/* THREAD any, under the lock. The request holds a seat: ends it, wherever its child is. reason is -errno. */
+void avf_request_cancel_started(struct avf_request *request, int32_t reason);
 
 #endif

@@ -1,19 +1,23 @@
-/* DESIGN: see state.h. Here: the table of tickets, admission to the window, and fork(). */
+/* DESIGN: see state.h. Here: the lock, the gate, the table of tickets, the life cycle of a slot. */
 #include "state.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "port.h"
+struct avf_state avf_state;
 
-struct avf_state avf_state = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static int fork_watched;
+/* The gate: a read-write lock, whose writer is fork(). */
+#ifdef PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
+static pthread_rwlock_t gate = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+#else
+static pthread_rwlock_t gate = PTHREAD_RWLOCK_INITIALIZER; /* musl prefers writers by itself */
+#endif
+
+static _Atomic int forking;
 
 /* THREAD any. */
 int64_t avf_now(void)
@@ -39,18 +43,66 @@ int avf_fd_above_stdio(int fd)
 /* THREAD any. */
 void avf_lock(void)
 {
-    pthread_mutex_lock(&avf_state.lock);
+    pthread_mutex_lock(&lock);
 }
 
 /* THREAD any. */
 void avf_unlock(void)
 {
-    pthread_mutex_unlock(&avf_state.lock);
+    pthread_mutex_unlock(&lock);
+}
+
+/* THREAD worker, under the lock. */
+int avf_lock_wait(pthread_cond_t *condition, const struct timespec *until)
+{
+    if (until)
+        return pthread_cond_timedwait(condition, &lock, until) == 0;
+    return pthread_cond_wait(condition, &lock) == 0;
+}
+
+/* THREAD any. */
+void avf_gate_enter(void)
+{
+    pthread_rwlock_rdlock(&gate);
+}
+
+/* THREAD any. */
+void avf_gate_leave(void)
+{
+    pthread_rwlock_unlock(&gate);
+}
+
+/* THREAD any. */
+void avf_state_before_fork(void)
+{
+    pthread_rwlock_wrlock(&gate); /* without the lock: those inside may want it */
+    avf_lock();
+    forking = 1;
+}
+
+/* THREAD any. The parent unlocks; the child, where no other thread exists, makes both anew. */
+void avf_state_after_fork(int in_child)
+{
+    forking = 0;
+    if (in_child) {
+        lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+        pthread_rwlock_init(&gate, NULL);
+    } else {
+        avf_unlock();
+        pthread_rwlock_unlock(&gate);
+    }
+}
+
+/* THREAD any. */
+int avf_fork_is_under_way(void)
+{
+    return forking;
 }
 
 /* THREAD any, under the lock. */
 void avf_slots_append(struct avf_slots *list, struct avf_slot *slot)
 {
+    slot->list = list;
     slot->next = NULL;
     slot->previous = list->tail;
     if (list->tail)
@@ -61,8 +113,9 @@ void avf_slots_append(struct avf_slots *list, struct avf_slot *slot)
 }
 
 /* THREAD any, under the lock. */
-void avf_slots_remove(struct avf_slots *list, struct avf_slot *slot)
+void avf_slots_remove(struct avf_slot *slot)
 {
+    struct avf_slots *list = slot->list;
     if (slot->previous)
         slot->previous->next = slot->next;
     else
@@ -71,6 +124,7 @@ void avf_slots_remove(struct avf_slots *list, struct avf_slot *slot)
         slot->next->previous = slot->previous;
     else
         list->tail = slot->previous;
+    slot->list = NULL;
     slot->previous = slot->next = NULL;
 }
 
@@ -86,7 +140,6 @@ static int slots_grow(void)
         return -ENOMEM;
     for (uint32_t i = 0; i < AVF_CHUNK; i++) {
         chunk[i].ticket = (uint64_t)avf_state.chunk_count * AVF_CHUNK + i + 1;
-        chunk[i].pidfd = -1;
         avf_slots_append(&avf_state.free, &chunk[i]);
     }
     avf_state.chunks[avf_state.chunk_count++] = chunk;
@@ -99,10 +152,10 @@ int avf_slot_take(struct avf_slot **ret_slot)
     if (!avf_state.free.head && slots_grow() < 0)
         return -ENOMEM;
     struct avf_slot *slot = avf_state.free.head;
-    avf_slots_remove(&avf_state.free, slot);
+    avf_slots_remove(slot);
     *slot = (struct avf_slot){
         .ticket = slot->ticket + (1ULL << 32),
-        .state = AVF_SLOT_QUEUED,
+        .pid = -1,
         .pidfd = -1,
         .parent_end = {-1, -1, -1},
     };
@@ -111,26 +164,50 @@ int avf_slot_take(struct avf_slot **ret_slot)
 }
 
 /* THREAD any, under the lock. */
-void avf_slot_orphan(struct avf_slot *slot)
+static void count(uint64_t *now, uint64_t *peak)
 {
-    struct avf_parent *parent = slot->parent;
-    slot->parent = NULL;
-    if (!parent || --parent->living > 0)
-        return;
-    if (parent->left)
-        free(parent);
-    else if (parent->asleep)
-        pthread_cond_signal(&parent->gone);
+    if (++*now > *peak)
+        *peak = *now;
 }
 
 /* THREAD any, under the lock. */
-void avf_slot_release(struct avf_slot *slot)
+void avf_slot_move(struct avf_slot *slot, enum avf_slot_state to, struct avf_slots *list)
 {
-    avf_slot_orphan(slot);
-    slot->state = AVF_SLOT_FREE;
-    slot->port = NULL;
-    slot->pidfd = -1;
-    avf_slots_append(&avf_state.free, slot);
+#define STATE(name) (1U << AVF_SLOT_##name)
+    static const uint32_t allowed[AVF_SLOT_STATES] = {
+        [AVF_SLOT_FREE] = STATE(QUEUED) | STATE(STARTED),
+        [AVF_SLOT_QUEUED] = STATE(STARTED) | STATE(POSTED) | STATE(FREE),
+        [AVF_SLOT_STARTED] = STATE(POSTED) | STATE(ORPHANED) | STATE(FREE),
+        [AVF_SLOT_POSTED] = STATE(ALIVE) | STATE(ORPHANED) | STATE(FREE),
+        [AVF_SLOT_ALIVE] = STATE(DETACHED) | STATE(FREE),
+        [AVF_SLOT_DETACHED] = STATE(ORPHANED),
+        [AVF_SLOT_ORPHANED] = STATE(FREE),
+    };
+#undef STATE
+    avf_counters *counters = &avf_state.counters;
+    enum avf_slot_state from = slot->state;
+    if (!(allowed[from] >> to & 1))
+        abort(); /* a defect of the core: better here than as somebody else's child */
+    if (slot->list)
+        avf_slots_remove(slot);
+    counters->queued -= from == AVF_SLOT_QUEUED;
+    counters->in_flight -= from == AVF_SLOT_STARTED;
+    counters->alive -= (from == AVF_SLOT_ALIVE && to != AVF_SLOT_DETACHED) || from == AVF_SLOT_DETACHED;
+    if (to == AVF_SLOT_QUEUED)
+        count(&counters->queued, &counters->queued_peak);
+    if (to == AVF_SLOT_STARTED)
+        count(&counters->in_flight, &counters->in_flight_peak);
+    if (to == AVF_SLOT_ALIVE)
+        count(&counters->alive, &counters->alive_peak);
+    slot->state = (uint8_t)to;
+    if (to == AVF_SLOT_FREE) {
+        slot->port = NULL;
+        slot->request = NULL;
+        slot->pid = slot->pidfd = -1;
+        list = &avf_state.free;
+    }
+    if (list)
+        avf_slots_append(list, slot);
 }
 
 /* THREAD any, under the lock. */
@@ -141,146 +218,6 @@ struct avf_slot *avf_slot_find(uint64_t ticket)
         return NULL;
     struct avf_slot *slot = &avf_state.chunks[index / AVF_CHUNK][index % AVF_CHUNK];
     return slot->ticket == ticket && slot->state != AVF_SLOT_FREE ? slot : NULL;
-}
-
-/* THREAD any, under the lock. */
-static void seats_reset(void)
-{
-    avf_state.seats_free = avf_state.seats_oldest = avf_state.seats_newest = NULL;
-    for (int i = 0; i < AVF_SEATS; i++) {
-        avf_state.seats[i] = (struct avf_seat){.report = &avf_state.reports[i], .next = avf_state.seats_free};
-        avf_state.seats_free = &avf_state.seats[i];
-    }
-}
-
-/* THREAD any. The lock is held across fork(), so that both sides see whole lists. */
-static void fork_prepare(void)
-{
-    avf_lock();
-}
-
-/* THREAD any. */
-static void fork_parent(void)
-{
-    avf_unlock();
-}
-
-/* THREAD any (the only one there is in the child of a fork). Forgets the parent's children, workers
- * and ports: their descriptors are closed here, so that no pipe is held open, and every ticket is
- * over, so that nothing of the parent's can be signalled. An epoll instance is shared with the
- * parent: it is closed, never changed. */
-static void fork_child(void)
-{
-    pthread_mutex_init(&avf_state.lock, NULL); /* held since fork_prepare; there is no other thread */
-    for (uint32_t c = 0; c < avf_state.chunk_count; c++)
-        for (uint32_t i = 0; i < AVF_CHUNK; i++) {
-            struct avf_slot *slot = &avf_state.chunks[c][i];
-            if (slot->state == AVF_SLOT_FREE)
-                continue;
-            slot->parent = NULL; /* the workers are not here */
-            if (slot->request)
-                avf_request_free(slot->request);
-            if (slot->pidfd >= 0)
-                close(slot->pidfd);
-            if (slot->state == AVF_SLOT_POSTED)
-                for (int end = 0; end < 3; end++)
-                    if (slot->parent_end[end] >= 0)
-                        close(slot->parent_end[end]);
-            slot->request = NULL;
-            avf_slot_release(slot);
-        }
-    for (struct avf_port *port = avf_state.ports; port; port = port->next) {
-        close(port->epoll_fd);
-        close(port->event_fd);
-        close(port->timer_fd);
-        port->closed = 1;
-        port->references = 1; /* Python's; the workers are not here */
-        port->queue = port->done = port->unreaped = (struct avf_slots){0};
-    }
-    avf_state.ports = NULL;
-    avf_state.waiting_ports = 0;
-    avf_state.parked = 0;
-    memset(&avf_state.counters, 0, sizeof avf_state.counters);
-    /* The parent's children in the window still write to the shared reports: leave them to it. */
-    avf_state.reports = NULL;
-}
-
-/* THREAD any, when the extension is loaded, before any lock can be held: a fork() that runs while the
- * first port is opened must already know of the lock. */
-__attribute__((constructor)) static void fork_watch(void)
-{
-    fork_watched = pthread_atfork(fork_prepare, fork_parent, fork_child) == 0;
-}
-
-/* THREAD any, under the lock. */
-int avf_state_ready(void)
-{
-    if (avf_state.reports)
-        return 0;
-    void *memory = mmap(NULL, AVF_SEATS * sizeof(struct avf_report), PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED || !fork_watched)
-        return -ENOMEM;
-    avf_state.reports = memory;
-    seats_reset();
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    avf_state.bound = cpus > 2 ? 2 * (uint32_t)cpus : 4;
-    if (avf_state.bound > AVF_SEATS)
-        avf_state.bound = AVF_SEATS;
-    return 0;
-}
-
-/* THREAD any, under the lock. The bound counts only workers that are not stuck (a hung exec, a dead
- * NFS server): those must starve nobody. Where several loops wait, each may hold its share. */
-int avf_window_admits(uint32_t port_in_flight, int waits, int64_t now)
-{
-    uint32_t in_flight = (uint32_t)avf_state.counters.in_flight;
-    uint32_t others = avf_state.waiting_ports - (waits != 0);
-    uint32_t share = avf_state.bound / (1 + others);
-    if (!avf_state.seats_free)
-        return 0;
-    for (struct avf_seat *seat = avf_state.seats_oldest; seat && in_flight >= avf_state.bound;
-         seat = seat->next) {
-        if (now - seat->started_ns < AVF_STUCK_NS)
-            return 0;
-        in_flight--;
-    }
-    return in_flight < avf_state.bound && (others == 0 || port_in_flight < (share ? share : 1));
-}
-
-/* THREAD any, under the lock. */
-struct avf_seat *avf_window_enter(int64_t now)
-{
-    struct avf_seat *seat = avf_state.seats_free;
-    avf_state.seats_free = seat->next;
-    seat->started_ns = now;
-    seat->next = NULL;
-    seat->previous = avf_state.seats_newest;
-    if (avf_state.seats_newest)
-        avf_state.seats_newest->next = seat;
-    else
-        avf_state.seats_oldest = seat;
-    avf_state.seats_newest = seat;
-    memset(seat->report, 0, sizeof *seat->report);
-    if (++avf_state.counters.in_flight > avf_state.counters.in_flight_peak)
-        avf_state.counters.in_flight_peak = avf_state.counters.in_flight;
-    return seat;
-}
-
-/* THREAD any, under the lock. */
-void avf_window_leave(struct avf_seat *seat)
-{
-    if (seat->previous)
-        seat->previous->next = seat->next;
-    else
-        avf_state.seats_oldest = seat->next;
-    if (seat->next)
-        seat->next->previous = seat->previous;
-    else
-        avf_state.seats_newest = seat->previous;
-    seat->next = avf_state.seats_free;
-    avf_state.seats_free = seat;
-    avf_state.counters.in_flight--;
 }
 
 /* THREAD any. */

@@ -1,27 +1,25 @@
-/* DESIGN: one set of duplicates for many requests.
+/* DESIGN: kinds of standard streams.
  *
- * What: a request that inherits descriptors 0, 1 and 2 must get what they were at its call, so they
- *     are duplicated. As a burst of spawns would need three descriptors for each that is queued, the
- *     set is shared by all that find the same open files: kcmp(2) tells, exactly.
- * Where: taken on the loop's thread, released by whoever frees the request.
- * Invariants: a set lives as long as a request refers to it; an idle process holds none.
- * Deliberately absent: a guess. Where kcmp is refused (CONFIG_KCMP, seccomp), each request has a set
- *     of its own. */
+ * What: a stream is a given descriptor, the caller's own (inherited), a pipe, /dev/null, or for stderr what
+ *     stdout is. Each becomes a source, of which the child makes its number 0, 1 or 2. The four functions here are
+ *     the four moments: at the call, on the worker, before clone, and for a table that the child unshares.
+ * Where: the loop's thread at the call; then the worker.
+ * Invariants: the child's end of a pipe is blocking, the parent's is not; both are CLOEXEC from birth. */
 #include "streams.h"
 
-#include <stdlib.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
-#include "state.h"
-#include "sys.h"
+#include "plan.h"
 
 /* THREAD any. */
-static void streams_close(struct avf_streams *streams)
+void avf_close_all(const int32_t *fds, uint32_t count)
 {
-    for (int i = 0; i < 3; i++)
-        if (streams->fd[i] >= 0)
-            close(streams->fd[i]);
-    free(streams);
+    for (uint32_t i = 0; i < count; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
 }
 
 /* THREAD loop. Whether a child would find something there after exec. A descriptor of ours may have got
@@ -32,63 +30,92 @@ static int stream_is_inheritable(int fd)
     return flags >= 0 && !(flags & FD_CLOEXEC);
 }
 
-/* THREAD loop. Whether 0, 1 and 2 are still the open files that they were. */
-static int streams_are_current(const struct avf_streams *streams)
-{
-    pid_t self = getpid();
-    for (int i = 0; i < 3; i++) {
-        if (stream_is_inheritable(i) != (streams->fd[i] >= 0))
-            return 0;
-        if (streams->fd[i] >= 0 && AVF_SYS6(SYS_kcmp, self, self, AVF_KCMP_FILE, i, streams->fd[i], 0) != 0)
-            return 0;
-    }
-    return 1;
-}
-
 /* THREAD loop. */
-int avf_streams_take(struct avf_streams **ret_streams)
+static int streams_check(const avf_plan *plan)
 {
-    avf_lock();
-    struct avf_streams *streams = avf_state.streams;
-    if (streams)
-        streams->references++;
-    avf_unlock();
-    if (streams && streams_are_current(streams)) {
-        *ret_streams = streams;
-        return 0;
-    }
-    if (streams)
-        avf_streams_release(streams);
-
-    streams = malloc(sizeof *streams);
-    if (!streams)
-        return -ENOMEM;
-    *streams = (struct avf_streams){.references = 1, .fd = {-1, -1, -1}};
-    for (int i = 0; i < 3; i++) {
-        if (!stream_is_inheritable(i))
-            continue;
-        streams->fd[i] = fcntl(i, F_DUPFD_CLOEXEC, 3);
-        if (streams->fd[i] < 0 && errno != EBADF) {
-            int error = -errno;
-            streams_close(streams);
-            return error;
-        }
-    }
-    avf_lock();
-    avf_state.streams = streams;
-    avf_unlock();
-    *ret_streams = streams;
+    for (int i = 0; i < 3; i++)
+        if (plan->stdio[i] >= 0 && fcntl(plan->stdio[i], F_GETFD) < 0)
+            return -errno;
+    for (uint32_t i = 0; i < plan->fd_count; i++)
+        if (fcntl(avf_plan_fds(plan)[i], F_GETFD) < 0)
+            return -errno;
     return 0;
 }
 
-/* THREAD any. */
-void avf_streams_release(struct avf_streams *streams)
+/* THREAD loop, in the gate. */
+int avf_streams_hold(const avf_plan *plan, struct avf_files *files, int32_t *numbers, int32_t *ret_sources)
 {
+    int error = streams_check(plan);
+    for (int i = 0; i < 3 && error == 0; i++) {
+        int kind = plan->stdio[i];
+        ret_sources[i] = kind == AVF_STDIO_DEVNULL ? AVF_SOURCE_DEVNULL : AVF_SOURCE_CLOSED;
+        if (kind >= 0)
+            error = avf_files_hold(files, kind, numbers, &ret_sources[i]);
+        else if (kind == AVF_STDIO_INHERIT && stream_is_inheritable(i))
+            error = avf_files_hold(files, i, numbers, &ret_sources[i]);
+    }
+    return error;
+}
+
+/* THREAD worker, in the gate. */
+static int stream_make_pipe(int i, int pipesize, struct avf_pipes *pipes, int32_t *ret_step)
+{
+    int ends[2];
+    *ret_step = AVF_STEP_PIPE;
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -errno;
+    pipes->child_end[i] = ends[i != 0];
+    int parent_end = avf_fd_above_stdio(ends[i == 0]);
+    if (parent_end < 0)
+        return parent_end;
+    pipes->parent_end[i] = parent_end;
+    if (fcntl(parent_end, F_SETFL, O_NONBLOCK) < 0)
+        return -errno;
+    *ret_step = AVF_STEP_PIPESIZE;
+    return pipesize > 0 && fcntl(parent_end, F_SETPIPE_SZ, pipesize) < 0 ? -errno : 0;
+}
+
+/* THREAD worker. */
+int avf_streams_make_pipes(const avf_plan *plan, struct avf_pipes *pipes, int32_t *ret_step)
+{
+    int error = 0, wanted = 0;
+    for (int i = 0; i < 3; i++)
+        wanted |= plan->stdio[i] == AVF_STDIO_PIPE;
+    if (!wanted)
+        return 0;
+    struct avf_pipes made = *pipes;
+    avf_gate_enter();
+    for (int i = 0; i < 3 && error == 0; i++)
+        if (plan->stdio[i] == AVF_STDIO_PIPE)
+            error = stream_make_pipe(i, plan->pipesize, &made, ret_step);
     avf_lock();
-    int last = --streams->references == 0;
-    if (last && avf_state.streams == streams)
-        avf_state.streams = NULL;
+    *pipes = made;
     avf_unlock();
-    if (last)
-        streams_close(streams);
+    avf_gate_leave();
+    return error;
+}
+
+/* THREAD worker. */
+void avf_streams_add_pipes(const avf_plan *plan, const struct avf_pipes *pipes, int32_t *sources)
+{
+    for (int i = 0; i < 3; i++) {
+        if (plan->stdio[i] == AVF_STDIO_PIPE)
+            sources[i] = pipes->child_end[i];
+        else if (plan->stdio[i] == AVF_STDIO_STDOUT)
+            sources[i] = sources[1];
+    }
+}
+
+/* THREAD worker. */
+void avf_streams_prefer_own(const avf_plan *plan, int32_t *sources, int32_t above, int32_t *ret_same_as)
+{
+    for (int i = 0; i < 3; i++) {
+        ret_same_as[i] = -1;
+        if (plan->stdio[i] == AVF_STDIO_INHERIT && sources[i] >= above) {
+            ret_same_as[i] = sources[i];
+            sources[i] = i;
+        } else if (plan->stdio[i] == AVF_STDIO_STDOUT) {
+            sources[i] = sources[1];
+        }
+    }
 }

@@ -144,6 +144,11 @@ AVF_INLINE __attribute__((noreturn)) void sys_exit_group(int code)
         (void)AVF_SYS4(SYS_exit_group, code, 0, 0, 0);
 }
 
+/* struct rusage as the kernel writes it on 64-bit Linux; libc's may be larger (musl). */
+struct sys_rusage {
+    int64_t values[18];
+};
+
 /* THREAD any. */
 AVF_INLINE int sys_pidfd_send_signal(int pidfd, int signal)
 {
@@ -151,9 +156,16 @@ AVF_INLINE int sys_pidfd_send_signal(int pidfd, int signal)
 }
 
 /* THREAD any. libc's waitid has no rusage. */
-AVF_INLINE int sys_waitid_pidfd(int pidfd, siginfo_t *ret_info, unsigned options, void *ret_rusage)
+AVF_INLINE int sys_waitid_pidfd(int pidfd, siginfo_t *ret_info, unsigned options, struct sys_rusage *ret_rusage)
 {
     return (int)AVF_SYS6(SYS_waitid, AVF_P_PIDFD, pidfd, ret_info, options, ret_rusage, 0);
+}
+
+/* THREAD any. RETURNS 0 if the two numbers are the same open file, > 0 if not, -errno where nobody may ask
+ * (CONFIG_KCMP, seccomp). */
+AVF_INLINE int sys_kcmp_file(long pid_a, long pid_b, int a, int b)
+{
+    return (int)AVF_SYS6(SYS_kcmp, pid_a, pid_b, AVF_KCMP_FILE, a, b, 0);
 }
 
 #endif

@@ -4,8 +4,8 @@
 
 #include "request.h"
 
-/* THREAD loop. Not under the lock. Starts the worker of a request that holds a seat. RETURNS 0 or
- * -errno (EAGAIN: RLIMIT_NPROC, pids cgroup), the request then untouched. */
+/* THREAD loop. Not under the lock, nor in the gate. Starts the worker of a request that holds a seat. RETURNS 0 or
+ * -errno (EAGAIN: RLIMIT_NPROC, pids cgroup; EINVAL: unshare(CLONE_NEWPID)), the request then untouched. */
 int avf_worker_start(struct avf_request *request);
 
 #endif

@@ -53,8 +53,8 @@ def all_findings(facts: Facts) -> list[Finding]:
 
 
 def refused(error: int) -> str:
-    """Name an errno."""
-    return "works" if error == 0 else errno.errorcode.get(error, str(error))
+    """Name an errno; the core's facts hold -errno."""
+    return "works" if error == 0 else errno.errorcode.get(abs(error), str(error))
 
 
 def kernel(facts: Facts) -> Finding:
@@ -62,7 +62,7 @@ def kernel(facts: Facts) -> Finding:
     number = f"Linux {facts['kernel_major']}.{facts['kernel_minor']}, {facts['cpus']} CPUs"
     name = "kernel"
     if facts["probe_child"]:
-        why = f"Not even the probe's own child could be started: {os.strerror(facts['probe_child'])}."
+        why = f"Not even the probe's own child could be started: {os.strerror(-facts['probe_child'])}."
         return Finding("fatal", name, f"{number}, {refused(facts['probe_child'])}", why)
     if facts["pidfd_wait"]:
         old = "is too old: waiting for a child by pidfd came with Linux 5.4"

@@ -84,6 +84,7 @@ def test_an_interrupt_in_the_middle_of_a_batch(factory: LoopFactory) -> None:
 
         def interrupted(event: Exited) -> None:
             exited(event)
+            hit.exited = exited  # type: ignore[method-assign]  # once
             raise KeyboardInterrupt
 
         hit.exited = interrupted  # type: ignore[method-assign]  # as if the signal came while it ran

@@ -153,18 +153,47 @@ def test_a_step_is_refused(call: str, error: str, options: dict[str, Any], filen
 async def _without_signals_by_pidfd() -> list[Any]:
     process = await aiovfork.create_subprocess_exec("cat", stdin=PIPE)
     refuse({"pidfd_send_signal": "EPERM"})
+    process.terminate()
+    return [await process.wait()]
+
+
+def test_signals_by_pidfd_are_refused_later() -> None:
+    """A child that nobody has reaped is signalled by its pid where a later filter forbids the pidfd."""
+    assert isolated(_without_signals_by_pidfd, loop="asyncio") == [-signal.SIGTERM]
+
+
+async def _signals_by_pidfd_refused_before(error: str) -> list[Any]:
+    refuse({"pidfd_send_signal": error})
+    try:
+        await aiovfork.create_subprocess_exec("true")
+    except OSError as exc:
+        return [exc.errno, exc.step, aiovfork.stats().alive]  # type: ignore[attr-defined]
+    return []
+
+
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_signals_by_pidfd_are_refused_before(error: str) -> None:
+    """No child is started that could not be ended: the spawn fails at once, with the sandbox's errno."""
+    found = isolated(_signals_by_pidfd_refused_before, error, loop="asyncio")
+    assert found == [errno.__dict__[error], "probe", 0]
+
+
+async def _signals_refused_altogether() -> list[Any]:
+    process = await aiovfork.create_subprocess_exec("cat", stdin=PIPE)
+    refuse({"pidfd_send_signal": "EPERM", "kill": "EPERM"})
     found = []
     try:
         process.terminate()
     except OSError as exc:
         found.append(exc.errno)
-    os.kill(process.pid, signal.SIGTERM)
+    assert process.stdin is not None
+    process.stdin.close()
     return [*found, await process.wait()]
 
 
-def test_signals_by_pidfd_are_refused() -> None:
+def test_signals_are_refused_altogether() -> None:
     """A signal that the sandbox does not let pass is a PermissionError, not silence."""
-    assert isolated(_without_signals_by_pidfd, loop="asyncio") == [errno.EPERM, -signal.SIGTERM]
+    assert isolated(_signals_refused_altogether, loop="asyncio") == [errno.EPERM, 0]
 
 
 async def _without_kcmp() -> list[Any]:

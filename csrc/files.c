@@ -1,0 +1,332 @@
+/* DESIGN: snapshots of open files.
+ *
+ * What: a child must get the files that its caller's numbers were at the call, whatever happens to the numbers
+ *     while the request waits. There are two ways to hold a file, since each alone would do harm:
+ *     - A duplicate in this process' table. It costs a number, so requests with the same open file share it
+ *       (kcmp(2) tells, exactly). But to close any descriptor of a file drops all record locks that the
+ *       process holds on it (fcntl(2)): so not for files that programs lock.
+ *     - A message in flight (SCM_RIGHTS, unix(7)) on a socket of its own: holds references, but no numbers, and
+ *       to discard it closes nothing in this table. The child receives it into its own table. For regular
+ *       files, directories and devices, but terminals, pipes, sockets and memory devices.
+ *     The kernel limits the files in flight, and each message costs a socket: so when many requests wait, or
+ *     where a filter forbids it, such a file is duplicated after all. That duplicate is not closed while this
+ *     process has a record lock on the file; only a lock that is taken while it is being closed can be lost.
+ * Where: held on the loop's thread, released by whoever is done with the request.
+ * Invariants: an idle process holds none.
+ * Deliberately absent: a guess whether two numbers are the same file. Where kcmp is refused (CONFIG_KCMP,
+ *     seccomp), each request has duplicates of its own. */
+#include "files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "sys.h"
+
+enum {
+    FILES_MESSAGES = 64, /* at a time; beyond, duplicates */
+    FILES_COMPARED = 16, /* live duplicates that a number is compared with */
+};
+
+/* linux/major.h */
+enum { MAJOR_MEMORY = 1, MAJOR_TTY_AUX = 5, MAJOR_PTS_FIRST = 136, MAJOR_PTS_LAST = 143 };
+
+/* guarded by lock */
+static struct avf_file *live, *spare; /* in use, newest first; records for reuse */
+static uint32_t messages;
+
+/* Duplicates that wait for the end of a record lock: closed, or shared again, by a later request. */
+static _Atomic uint32_t kept;
+
+/* THREAD loop. Whether programs take record locks on such a file. */
+static int file_is_lockable(int fd)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return 0;
+    switch (status.st_mode & S_IFMT) {
+    case S_IFREG:
+    case S_IFDIR:
+    case S_IFBLK:
+        return 1;
+    case S_IFCHR: {
+        unsigned device = major(status.st_rdev);
+        return device != MAJOR_MEMORY && device != MAJOR_TTY_AUX &&
+               !(device >= MAJOR_PTS_FIRST && device <= MAJOR_PTS_LAST);
+    }
+    default:
+        return 0;
+    }
+}
+
+/* THREAD any. Whether this process has a record lock on that file: an open file description lock would
+ * conflict with it (fcntl(2), F_OFD_GETLK). */
+static int file_is_locked_here(int fd)
+{
+    struct flock look = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    while (fcntl(fd, F_OFD_GETLK, &look) == 0 && look.l_type != F_UNLCK) {
+        if (look.l_pid == getpid())
+            return 1;
+        if (look.l_len == 0)
+            break;
+        look = (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = look.l_start + look.l_len};
+    }
+    return 0;
+}
+
+/* THREAD any. */
+static int file_lingers(int fd)
+{
+    struct linger linger;
+    socklen_t size = sizeof linger;
+    return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size) == 0 && linger.l_onoff;
+}
+
+/* THREAD any, under the lock. */
+static void file_unlist(struct avf_file *file)
+{
+    if (file->previous)
+        file->previous->next = file->next;
+    else
+        live = file->next;
+    if (file->next)
+        file->next->previous = file->previous;
+}
+
+/* THREAD any, under the lock. */
+static void file_list(struct avf_file *file)
+{
+    file->previous = NULL;
+    file->next = live;
+    if (live)
+        live->previous = file;
+    live = file;
+}
+
+/* THREAD any, under the lock. Takes the record out of use, for its descriptor to be closed. */
+static int file_retire(struct avf_file *file)
+{
+    int fd = file->fd;
+    file_unlist(file);
+    file->fd = -1;
+    file->next = spare;
+    spare = file;
+    return fd;
+}
+
+/* THREAD loop, under the lock. The live duplicate of that open file, or NULL. */
+static struct avf_file *file_find(int fd)
+{
+    pid_t self = getpid();
+    int looked = 0;
+    for (struct avf_file *file = live; file && looked < FILES_COMPARED; file = file->next, looked++)
+        if (sys_kcmp_file(self, self, fd, file->fd) == 0)
+            return file;
+    return NULL;
+}
+
+/* THREAD loop. */
+static struct avf_file *file_record(void)
+{
+    avf_lock();
+    struct avf_file *file = spare;
+    if (file)
+        spare = file->next;
+    avf_unlock();
+    return file ? file : malloc(sizeof *file);
+}
+
+/* THREAD loop, in the gate. */
+static int files_duplicate(struct avf_files *files, int fd, int lockable, int32_t *ret_source)
+{
+    struct avf_file *file = file_record();
+    if (!file)
+        return -ENOMEM;
+    *file = (struct avf_file){.references = 1, .lockable = (uint8_t)lockable};
+    file->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    int error = file->fd < 0 ? -errno : 0;
+    *ret_source = file->fd;
+    avf_lock();
+    if (error == 0) {
+        file_list(file);
+        files->shared[files->shared_count++] = file;
+    } else {
+        file->next = spare;
+        spare = file;
+    }
+    avf_unlock();
+    return error;
+}
+
+/* THREAD loop, in the gate. */
+int avf_files_hold(struct avf_files *files, int fd, int32_t *numbers, int32_t *ret_source)
+{
+    for (uint32_t i = 0; i < files->message_count && i < 3; i++) /* only a standard stream can come twice */
+        if (numbers[i] == fd) {
+            *ret_source = AVF_SOURCE_RECEIVED - (int32_t)i;
+            return 0;
+        }
+    avf_lock();
+    struct avf_file *file = file_find(fd);
+    uint32_t in_flight = messages;
+    if (file) {
+        file->references++;
+        files->shared[files->shared_count++] = file;
+        *ret_source = file->fd;
+    }
+    avf_unlock();
+    if (file)
+        return 0;
+    int lockable = file_is_lockable(fd);
+    if (!lockable || in_flight >= FILES_MESSAGES || files->message_count >= AVF_MESSAGE_FILES)
+        return files_duplicate(files, fd, lockable, ret_source);
+    *ret_source = AVF_SOURCE_RECEIVED - (int32_t)files->message_count;
+    numbers[files->message_count++] = fd;
+    return 0;
+}
+
+/* THREAD loop, in the gate. RETURNS the socket that the message waits in, or -errno. */
+static int message_send(const int32_t *numbers, uint32_t count)
+{
+    int pair[2];
+    struct iovec data = {"", 1};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(AVF_MESSAGE_FILES * sizeof(int))];
+    } control;
+    size_t size = count * sizeof(int);
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control};
+    message.msg_controllen = CMSG_SPACE(size);
+    memset(&control, 0, CMSG_SPACE(size));
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(&control.header), numbers, size);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return -errno;
+    int error = sendmsg(pair[1], &message, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 ? 0 : -errno;
+    close(pair[1]); /* the message stays readable at the other end */
+    if (error == 0)
+        return avf_fd_above_stdio(pair[0]);
+    close(pair[0]);
+    return error;
+}
+
+/* THREAD loop, in the gate. */
+int avf_files_send(struct avf_files *files, const int32_t *numbers, int32_t *sources, uint32_t count)
+{
+    if (files->message_count == 0)
+        return 0;
+    int fd = message_send(numbers, files->message_count);
+    if (fd >= 0) {
+        avf_lock();
+        messages++;
+        avf_unlock();
+        files->message_fd = fd;
+        return 0;
+    }
+    files->message_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (sources[i] > AVF_SOURCE_RECEIVED)
+            continue;
+        int error = files_duplicate(files, numbers[AVF_SOURCE_RECEIVED - sources[i]], 1, &sources[i]);
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
+/* THREAD any. */
+int avf_files_may_block(const struct avf_files *files)
+{
+    int may_block = files->message_fd >= 0;
+    avf_lock();
+    for (uint32_t i = 0; i < files->shared_count && !may_block; i++)
+        may_block = files->shared[i]->references == 1 &&
+                    (files->shared[i]->lockable || file_lingers(files->shared[i]->fd));
+    avf_unlock();
+    return may_block;
+}
+
+/* THREAD any, in the gate. */
+void avf_files_release(struct avf_files *files)
+{
+    uint32_t late = 0;
+    avf_lock();
+    for (uint32_t i = 0; i < files->shared_count; i++) {
+        struct avf_file *file = files->shared[i];
+        if (file->references > 1)
+            file->references--;
+        else if (file->lockable || file_lingers(file->fd))
+            files->shared[late++] = file;
+        else
+            close(file_retire(file));
+    }
+    files->shared_count = late;
+    int message_fd = files->message_fd;
+    files->message_fd = -1;
+    if (message_fd >= 0)
+        messages--;
+    avf_unlock();
+    if (message_fd >= 0)
+        close(message_fd);
+}
+
+/* THREAD worker|reaper. Lets go of one reference. Not in the gate: fork() must not wait for a peer that does not
+ * read; it may copy the number meanwhile. */
+static void file_close_late(struct avf_file *file)
+{
+    int fd = -1;
+    avf_lock();
+    if (file->references > 0)
+        file->references--;
+    int idle = file->references == 0;
+    if (idle && file->lockable && file_is_locked_here(file->fd)) {
+        kept += !file->kept;
+        file->kept = 1;
+    } else if (idle) {
+        kept -= file->kept;
+        fd = file_retire(file);
+    }
+    avf_unlock();
+    if (fd >= 0)
+        close(fd);
+}
+
+/* THREAD any, under the lock. A duplicate that had to wait for the end of a record lock, or NULL. */
+static struct avf_file *file_next_kept(void)
+{
+    struct avf_file *file = live;
+    while (file && !(file->kept && file->references == 0 && !file_is_locked_here(file->fd)))
+        file = file->next;
+    return file;
+}
+
+/* THREAD worker|reaper. */
+void avf_files_close_late(struct avf_files *files)
+{
+    for (uint32_t i = 0; i < files->shared_count; i++)
+        file_close_late(files->shared[i]);
+    files->shared_count = 0;
+    while (kept) {
+        avf_lock();
+        struct avf_file *file = file_next_kept();
+        avf_unlock();
+        if (!file)
+            break;
+        file_close_late(file);
+    }
+}
+
+/* THREAD any, in the child of a fork. The messages are closed with their requests. */
+void avf_files_after_fork(void)
+{
+    while (live)
+        close(file_retire(live));
+    messages = kept = 0;
+}

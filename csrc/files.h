@@ -1,0 +1,45 @@
+/* The caller's open files that a child is to have, held from the call until the child has them. */
+#ifndef AVF_FILES_H
+#define AVF_FILES_H
+
+#include "child.h"
+#include "state.h"
+
+/* One duplicate, for all requests that wait with the same open file. guarded by lock */
+struct avf_file {
+    struct avf_file *previous, *next;
+    uint32_t references;
+    int32_t fd;
+    uint8_t lockable; /* its close may drop record locks of this process */
+    uint8_t kept;     /* nobody refers to it, but there is such a lock */
+};
+
+/* What one request holds. */
+struct avf_files {
+    struct avf_file **shared;     /* room for every given number */
+    uint32_t shared_count;        /* guarded by lock */
+    uint32_t message_count;       /* files in the message */
+    _Atomic int32_t message_fd;   /* the socket that the message waits in, or -1 */
+};
+
+/* THREAD loop, in the gate. Holds the open file behind a number of the caller's; RETURNS 0 or -errno. ret_source
+ * is as the child wants it (AVF_SOURCE_*). `numbers` has room for AVF_MESSAGE_FILES. */
+int avf_files_hold(struct avf_files *files, int fd, int32_t *numbers, int32_t *ret_source);
+
+/* THREAD loop, in the gate. After the last avf_files_hold: sends the message. Where that cannot be had, the
+ * `count` sources that name a file in it become duplicates. RETURNS 0 or -errno. */
+int avf_files_send(struct avf_files *files, const int32_t *numbers, int32_t *sources, uint32_t count);
+
+/* THREAD any. Whether to let go of them could block: a socket that lingers (socket(7)), the last reference to a
+ * file of a network file system. */
+int avf_files_may_block(const struct avf_files *files);
+
+/* THREAD any, in the gate. Lets go of all, but for those that could block: these stay, and are closed by
+ * avf_files_close_late, outside. */
+void avf_files_release(struct avf_files *files);
+void avf_files_close_late(struct avf_files *files);
+
+/* THREAD any, in the child of a fork. */
+void avf_files_after_fork(void);
+
+#endif

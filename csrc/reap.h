@@ -1,0 +1,33 @@
+/* Is a child over, and how? The one place that asks the kernel. */
+#ifndef AVF_REAP_H
+#define AVF_REAP_H
+
+#include <stdint.h>
+
+#include "sys.h"
+
+struct avf_exit {
+    int32_t status; /* as waitpid(2) gives it */
+    int32_t flags;  /* AVF_STATUS_* */
+    struct sys_rusage rusage;
+};
+
+/* THREAD any. Reaps the child if it is over; never blocks. RETURNS 1 and fills ret_exit if it is over, even if
+ * somebody else has reaped it or a filter forbids to ask; 0 if it is not, or a tracer has it. */
+int avf_reap(int pidfd, int32_t pid, struct avf_exit *ret_exit);
+
+/* How a child ended that clone has made, as far as its worker must know. */
+enum avf_fate { AVF_FATE_RAN, AVF_FATE_DIED };
+
+/* THREAD worker. The vfork child has let its parent go on, and the report said `failed` and `step`: it runs its
+ * program, or it is over (and then it is reaped here). RETURNS an avf_fate, with ret_status for one that died,
+ * or -errno where the kernel will not say. */
+int avf_reap_fate(int pidfd, int32_t pid, int failed, int32_t step, int32_t *ret_status);
+
+/* THREAD any. Signals a child through its pidfd. RETURNS 0 or -errno. */
+int avf_signal(int pidfd, int32_t pid, int signal);
+
+/* THREAD worker|reaper. Kills the child and waits until it is dead and reaped; the pidfd stays the caller's. */
+void avf_kill_and_wait(int pidfd, int32_t pid);
+
+#endif

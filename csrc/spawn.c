@@ -1,0 +1,84 @@
+/* DESIGN: avf_spawn, start or fail.
+ *
+ * What: one call makes a request of a plan and gives it a place: a worker at once, or the queue.
+ * Where: the thread that asks. Never blocks.
+ * Invariants: the caller's files are held, and the request is in its slot, before the gate is left: fork.c finds
+ *     all of it or nothing. A thread is created outside of lock and gate, and what fails leaves nothing. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "port.h"
+#include "worker.h"
+
+/* THREAD loop, in the gate. Gives the request a slot in a port. RETURNS 0 or -errno. */
+static int spawn_admit(struct avf_port *port, struct avf_request *request, int *ret_start)
+{
+    struct avf_slot *slot;
+    avf_lock();
+    int error = port->closed ? -EBADF : avf_slot_take(&slot);
+    if (error == 0) {
+        request->slot = slot;
+        request->port = slot->port = port;
+        slot->request = request;
+        *ret_start = !port->queue.head && avf_window_admits(port->in_flight, 0, request->submitted_ns);
+        if (*ret_start) {
+            avf_port_seat(port, slot, request->submitted_ns);
+            avf_slot_move(slot, AVF_SLOT_STARTED, NULL);
+        } else {
+            avf_port_enqueue(port, slot);
+        }
+        avf_port_arm_timer(port);
+    }
+    avf_unlock();
+    return error;
+}
+
+/* THREAD loop. OWNS the request, of which no slot knows any more. */
+static void spawn_discard(struct avf_request *request)
+{
+    avf_files_close_late(&request->files); /* not the last references: the caller has these files */
+    free(request);
+    avf_lock();
+    avf_state.counters.failed++;
+    avf_unlock();
+}
+
+/* THREAD loop. There is no worker for it: takes the request out of the window again. */
+static void spawn_withdraw(struct avf_port *port, struct avf_request *request)
+{
+    avf_gate_enter();
+    avf_request_close(request);
+    avf_lock();
+    avf_port_unseat(port, request->seat);
+    avf_slot_move(request->slot, AVF_SLOT_FREE, NULL);
+    avf_unlock();
+    avf_gate_leave();
+}
+
+/* THREAD loop. */
+int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, int32_t *ret_step)
+{
+    struct avf_request *request = NULL;
+    int start = 0;
+    int64_t ticket = 0;
+    avf_request_free_retired();
+    avf_gate_enter();
+    int error = avf_request_create(plan, size, &request, ret_step);
+    if (error == 0) {
+        *ret_step = AVF_STEP_MEMORY;
+        error = spawn_admit(port, request, &start);
+        ticket = error < 0 ? 0 : (int64_t)request->slot->ticket;
+        if (error < 0)
+            avf_request_close(request);
+    }
+    avf_gate_leave();
+    if (start && (error = avf_worker_start(request)) < 0) {
+        *ret_step = AVF_STEP_THREAD;
+        spawn_withdraw(port, request);
+    }
+    if (error == 0)
+        return ticket;
+    if (request)
+        spawn_discard(request);
+    return error;
+}
