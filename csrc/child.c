@@ -106,7 +106,8 @@ CHILD_FN const int32_t *child_receive_files(const struct avf_child *c)
     } control;
     struct msghdr message = {
         .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    long got = AVF_SYS4(SYS_recvmsg, c->flat.message_fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC, 0);
+    long got =
+        AVF_SYS4(SYS_recvmsg, c->flat.message_fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC, 0);
     child_check(c, AVF_STEP_RECEIVE_FDS, got);
     if (message.msg_flags & MSG_CTRUNC) /* no room in the table: RLIMIT_NOFILE */
         child_fail(c, AVF_STEP_RECEIVE_FDS, -EMFILE);

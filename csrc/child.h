@@ -8,10 +8,10 @@
  * memory, since there are places where vfork does not share memory (valgrind, QEMU-user). `error` is written
  * last. A process that fork() made does not have this memory. */
 struct avf_report {
-    _Atomic int32_t error;      /* 0 while nothing failed, else -errno */
-    _Atomic int32_t step;       /* enum avf_step: where the child is, or failed */
-    _Atomic int32_t cancel;     /* -errno, set by whoever no longer wants the child, before it reads started_ns */
-    _Atomic int32_t seen;       /* the probe's mark */
+    _Atomic int32_t error;  /* 0 while nothing failed, else -errno */
+    _Atomic int32_t step;   /* enum avf_step: where the child is, or failed */
+    _Atomic int32_t cancel; /* -errno, set by whoever no longer wants the child, before it reads started_ns */
+    _Atomic int32_t seen;   /* the probe's mark */
     _Atomic int64_t started_ns; /* the child's first instruction, CLOCK_MONOTONIC: clone has succeeded */
 };
 
@@ -41,8 +41,8 @@ struct avf_child {
     struct avf_child_flat flat;
     /* only in a child that shares its parent's memory */
     const avf_plan *plan;
-    const char *const *argv; /* NULL-terminated */
-    const char *const *envp; /* NULL-terminated */
+    const char *const *argv;  /* NULL-terminated */
+    const char *const *envp;  /* NULL-terminated */
     const int32_t *fd_source; /* of each of the plan's pass_fds */
     int32_t *scratch;         /* 3 + fd_count + message_count numbers; nobody but the child ever reads them */
     struct avf_report *report;

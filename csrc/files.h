@@ -16,10 +16,10 @@ struct avf_file {
 
 /* What one request holds. */
 struct avf_files {
-    struct avf_file **shared;     /* room for every given number */
-    uint32_t shared_count;        /* guarded by lock */
-    uint32_t message_count;       /* files in the message */
-    _Atomic int32_t message_fd;   /* the socket that the message waits in, or -1 */
+    struct avf_file **shared;   /* room for every given number */
+    uint32_t shared_count;      /* guarded by lock */
+    uint32_t message_count;     /* files in the message */
+    _Atomic int32_t message_fd; /* the socket that the message waits in, or -1 */
 };
 
 /* THREAD loop, in the gate. Holds the open file behind a number of the caller's; RETURNS 0 or -errno. ret_source

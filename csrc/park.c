@@ -17,7 +17,8 @@
 enum {
     AVF_PARKED = 64, /* workers that outlive their spawns for their children's sake */
     PARK_PLACES = AVF_PARKED + 256,
-    PARK_FIRST_WAIT_NS = 50 * 1000 * 1000, /* most children end within it, and then cost their loop no wake-up */
+    PARK_FIRST_WAIT_NS = 50 * 1000 *
+        1000, /* most children end within it, and then cost their loop no wake-up */
 };
 
 /* guarded by lock */

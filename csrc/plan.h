@@ -31,7 +31,8 @@ AVF_INLINE const char *avf_plan_next_string(const char *string)
 }
 
 /* THREAD any|child. Writes count pointers and a NULL. */
-AVF_INLINE void avf_plan_split(const avf_plan *plan, uint32_t offset, uint32_t count, const char **ret_strings)
+AVF_INLINE void avf_plan_split(const avf_plan *plan, uint32_t offset, uint32_t count,
+                               const char **ret_strings)
 {
     const char *string = (const char *)plan + offset;
     for (uint32_t i = 0; i < count; i++) {

@@ -166,7 +166,8 @@ void avf_port_enqueue(struct avf_port *port, struct avf_slot *slot)
 }
 
 /* THREAD any, under the lock. */
-void avf_port_move(struct avf_port *port, struct avf_slot *slot, enum avf_slot_state to, struct avf_slots *list)
+void avf_port_move(struct avf_port *port, struct avf_slot *slot, enum avf_slot_state to,
+                   struct avf_slots *list)
 {
     int waited = port->queue.head != NULL;
     avf_slot_move(slot, to, list);

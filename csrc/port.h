@@ -22,7 +22,8 @@ struct avf_port {
 /* THREAD any, under the lock. A request without a seat joins the queue. */
 void avf_port_enqueue(struct avf_port *port, struct avf_slot *slot);
 /* THREAD any, under the lock. avf_slot_move for a slot of this port, which may thereby leave its queue. */
-void avf_port_move(struct avf_port *port, struct avf_slot *slot, enum avf_slot_state to, struct avf_slots *list);
+void avf_port_move(struct avf_port *port, struct avf_slot *slot, enum avf_slot_state to,
+                   struct avf_slots *list);
 
 /* THREAD any, under the lock. Gives the slot's request a seat, and the port a reference that goes with it. */
 void avf_port_seat(struct avf_port *port, struct avf_slot *slot, int64_t now);

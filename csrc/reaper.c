@@ -25,9 +25,9 @@ enum {
     REAPER_LOOKS = 16, /* of one who comes by */
 };
 
-static struct avf_request *discarded;   /* guarded by lock */
-static int reaping;                     /* guarded by lock: there is a reaper */
-static _Atomic uint32_t left;           /* orphans and discarded requests */
+static struct avf_request *discarded; /* guarded by lock */
+static int reaping;                   /* guarded by lock: there is a reaper */
+static _Atomic uint32_t left;         /* orphans and discarded requests */
 
 /* THREAD any, under the lock. */
 void avf_reaper_orphan(struct avf_slot *slot)

@@ -37,8 +37,8 @@ static struct avf_request *request_allocate(const void *plan, const avf_plan *he
     size_t pointers = (size_t)header->argv_count + header->envp_count + 2;
     size_t plan_size = ((size_t)header->size + 7) & ~(size_t)7;
     size_t numbers = 2 * sources + (sources < AVF_MESSAGE_FILES ? sources : AVF_MESSAGE_FILES);
-    struct avf_request *r = malloc(sizeof *r + (pointers + sources) * sizeof(void *) + plan_size +
-                                   numbers * sizeof(int32_t));
+    struct avf_request *r =
+        malloc(sizeof *r + (pointers + sources) * sizeof(void *) + plan_size + numbers * sizeof(int32_t));
     if (!r)
         return NULL;
     const char **argv = (const char **)(r + 1);

@@ -23,7 +23,7 @@ struct avf_request {
     /* written by the kernel in the middle of clone: valid once the report's started_ns is set, and until the
      * worker takes it back under the lock */
     _Atomic int32_t pidfd;
-    _Atomic int32_t pid; /* once clone has let the worker go on */
+    _Atomic int32_t pid;      /* once clone has let the worker go on */
     struct avf_request *next; /* in a list of those that are over; guarded by lock */
 };
 

@@ -156,7 +156,8 @@ AVF_INLINE int sys_pidfd_send_signal(int pidfd, int signal)
 }
 
 /* THREAD any. libc's waitid has no rusage. */
-AVF_INLINE int sys_waitid_pidfd(int pidfd, siginfo_t *ret_info, unsigned options, struct sys_rusage *ret_rusage)
+AVF_INLINE int sys_waitid_pidfd(int pidfd, siginfo_t *ret_info, unsigned options,
+                                struct sys_rusage *ret_rusage)
 {
     return (int)AVF_SYS6(SYS_waitid, AVF_P_PIDFD, pidfd, ret_info, options, ret_rusage, 0);
 }

@@ -28,8 +28,7 @@ int avf_window_open(void)
 {
     if (reports)
         return 0;
-    void *memory =
-        mmap(NULL, WINDOW_REPORTS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, WINDOW_REPORTS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return -ENOMEM;
     reports = memory;

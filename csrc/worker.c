@@ -71,7 +71,8 @@ static void worker_prefer_unshare(const struct avf_request *r, struct avf_child 
     uint32_t count = r->plan->fd_count;
     struct rlimit limit;
     memcpy(source, r->source, sizeof source);
-    avf_streams_prefer_own(r->plan, source, forgo & FORGO_OWN_STREAMS ? INT32_MAX : WORKER_UNSHARE_BELOW, same_as);
+    avf_streams_prefer_own(r->plan, source, forgo & FORGO_OWN_STREAMS ? INT32_MAX : WORKER_UNSHARE_BELOW,
+                           same_as);
     for (int i = 0; i < 3; i++)
         highest = source[i] > highest ? source[i] : highest;
     for (uint32_t i = 0; i < count; i++)
@@ -79,8 +80,8 @@ static void worker_prefer_unshare(const struct avf_request *r, struct avf_child 
     if (highest >= WORKER_UNSHARE_BELOW)
         return;
     /* A number above a limit that was lowered since can be kept, but not made again (RLIMIT_NOFILE). */
-    if (count && (getrlimit(RLIMIT_NOFILE, &limit) < 0 ||
-                  (rlim_t)avf_plan_fds(r->plan)[count - 1] >= limit.rlim_cur))
+    if (count &&
+        (getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)avf_plan_fds(r->plan)[count - 1] >= limit.rlim_cur))
         return;
     memcpy(child->flat.stream_source, source, sizeof source);
     memcpy(child->same_as, same_as, sizeof same_as);
@@ -119,7 +120,8 @@ static void worker_close_report_pipe(struct avf_request *r, int end)
  * write end for long: so the pidfd is watched too. */
 static void worker_read_report_pipe(struct avf_request *r)
 {
-    struct pollfd wanted[2] = {{.fd = r->report_pipe[0], .events = POLLIN}, {.fd = r->pidfd, .events = POLLIN}};
+    struct pollfd wanted[2] = {{.fd = r->report_pipe[0], .events = POLLIN},
+                               {.fd = r->pidfd, .events = POLLIN}};
     worker_close_report_pipe(r, 1);
     while (poll(wanted, 2, -1) < 0 && errno == EINTR)
         ;
@@ -267,7 +269,8 @@ static void worker_run(struct avf_request *r, struct outcome *o)
             outcome_fail(o, AVF_STEP_CLONE, (int32_t)pid);
         if (o->step != AVF_STEP_UNSHARE_FDS || o->error == 0 || r->seat->report->cancel)
             return;
-        forgo |= o->error == -ESTALE ? FORGO_OWN_STREAMS : FORGO_UNSHARE; /* a filter on that flag or on kcmp */
+        forgo |=
+            o->error == -ESTALE ? FORGO_OWN_STREAMS : FORGO_UNSHARE; /* a filter on that flag or on kcmp */
     }
 }
 
@@ -329,7 +332,8 @@ static void worker_refuse_child(struct avf_request *r, struct outcome *o, int32_
 
 /* THREAD worker. Hands the outcome to the port; a child that nobody wants any more is reaped first.
  * RETURNS the request that this worker starts next, or NULL. */
-static struct avf_request *worker_post(struct avf_request *r, struct outcome *o, int64_t born_ns, uint64_t place)
+static struct avf_request *worker_post(struct avf_request *r, struct outcome *o, int64_t born_ns,
+                                       uint64_t place)
 {
     struct avf_port *port = r->port;
     int32_t refused = 0;
