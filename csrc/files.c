@@ -29,8 +29,8 @@
 #include "sys.h"
 
 enum {
-    FILES_MESSAGES = 64, /* at a time; beyond, duplicates */
-    FILES_COMPARED = 16, /* live duplicates that a number is compared with */
+    FILES_MESSAGES = 64,  /* at a time; beyond, duplicates */
+    FILES_LOOKED_AT = 64, /* of the live duplicates, to find one to share */
 };
 
 /* linux/major.h */
@@ -119,14 +119,17 @@ static int file_retire(struct avf_file *file)
     return fd;
 }
 
-/* THREAD loop, under the lock. The live duplicate of that open file, or NULL. */
-static struct avf_file *file_find(int fd)
+/* THREAD loop, under the lock. The live duplicate of the open file that this number is now, or NULL. */
+static struct avf_file *file_find(int number)
 {
-    pid_t self = getpid();
     int looked = 0;
-    for (struct avf_file *file = live; file && looked < FILES_COMPARED; file = file->next, looked++)
-        if (sys_kcmp_file(self, self, fd, file->fd) == 0)
+    for (struct avf_file *file = live; file && looked < FILES_LOOKED_AT; file = file->next, looked++) {
+        if (file->number != number)
+            continue;
+        pid_t self = getpid();
+        if (sys_kcmp_file(self, self, number, file->fd) == 0)
             return file;
+    }
     return NULL;
 }
 
@@ -147,7 +150,7 @@ static int files_duplicate(struct avf_files *files, int fd, int lockable, int32_
     struct avf_file *file = file_record();
     if (!file)
         return -ENOMEM;
-    *file = (struct avf_file){.references = 1, .lockable = (uint8_t)lockable};
+    *file = (struct avf_file){.references = 1, .lockable = (uint8_t)lockable, .number = fd};
     file->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     int error = file->fd < 0 ? -errno : 0;
     *ret_source = file->fd;
@@ -298,13 +301,22 @@ static void file_close_late(struct avf_file *file)
         close(fd);
 }
 
-/* THREAD any, under the lock. A duplicate that had to wait for the end of a record lock, or NULL. */
-static struct avf_file *file_next_kept(void)
+/* THREAD worker|reaper. Closes one duplicate that had to wait for the end of a record lock. RETURNS 0 if none can be
+ * closed now. */
+static int file_close_kept(void)
 {
-    struct avf_file *file = live;
-    while (file && !(file->kept && file->references == 0 && !file_is_locked_here(file->fd)))
-        file = file->next;
-    return file;
+    int fd = -1;
+    avf_lock();
+    for (struct avf_file *file = live; file; file = file->next)
+        if (file->kept && file->references == 0 && !file_is_locked_here(file->fd)) {
+            kept--;
+            fd = file_retire(file);
+            break;
+        }
+    avf_unlock();
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
 }
 
 /* THREAD worker|reaper. */
@@ -313,14 +325,8 @@ void avf_files_close_late(struct avf_files *files)
     for (uint32_t i = 0; i < files->shared_count; i++)
         file_close_late(files->shared[i]);
     files->shared_count = 0;
-    while (kept) {
-        avf_lock();
-        struct avf_file *file = file_next_kept();
-        avf_unlock();
-        if (!file)
-            break;
-        file_close_late(file);
-    }
+    while (kept && file_close_kept())
+        ;
 }
 
 /* THREAD any, in the child of a fork. The messages are closed with their requests. */

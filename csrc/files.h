@@ -10,6 +10,7 @@ struct avf_file {
     struct avf_file *previous, *next;
     uint32_t references;
     int32_t fd;
+    int32_t number;   /* of the caller's, that it was made of */
     uint8_t lockable; /* its close may drop record locks of this process */
     uint8_t kept;     /* nobody refers to it, but there is such a lock */
 };
