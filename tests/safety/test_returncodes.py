@@ -25,8 +25,11 @@ REAPERS: Final = ["thief", "a thief of all", "SIGCHLD ignored", "SA_NOCLDWAIT"]
 
 async def _end(code: int) -> tuple[int, int | None, bool]:
     """Run a child to its end. Returns the code it ends with, what was reported, and whether that is said to be true."""
-    end = f"exit {code}" if code >= 0 else f"kill {code} $$"
-    process = await aiovfork.create_subprocess_exec("/bin/sh", "-c", end)
+    if code >= 0:
+        process = await aiovfork.create_subprocess_exec("/bin/sh", "-c", f"exit {code}")
+    else:  # bash ignores SIGQUIT, and other shells handle other signals; cat handles none
+        process = await aiovfork.create_subprocess_exec("cat", stdin=PIPE)
+        process.send_signal(-code)
     await process.wait()
     if not process.returncode_known:
         assert process.returncode == 255
