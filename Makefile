@@ -42,13 +42,13 @@ conformance: $(BUILT)  ## other projects' tests of subprocesses, on plugged loop
 lint: $(GROUP)lint  ## style and layout of Python and C, thread tags; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/clang-format --dry-run -Werror csrc/*.[ch] csrc/*/*.[ch]
+	$(BIN)/clang-format --dry-run -Werror csrc/*.[ch] csrc/*/*.[ch] tools/*/*.c
 	$(BIN)/python tools/thread_tags.py csrc
 
 format: $(GROUP)lint  ## puts Python and C into shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/clang-format -i csrc/*.[ch] csrc/*/*.[ch]
+	$(BIN)/clang-format -i csrc/*.[ch] csrc/*/*.[ch] tools/*/*.c
 
 types: $(BUILT) $(GROUP)types  ## mypy --strict
 	$(BIN)/mypy

@@ -81,7 +81,8 @@ def lint(session: nox.Session) -> None:
     session.install("--group", "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    sources = [str(file) for file in sorted((ROOT / "csrc").rglob("*.[ch]"))]
+    folders = (ROOT / "csrc", ROOT / "tools")
+    sources = [str(file) for folder in folders for file in sorted(folder.rglob("*.[ch]"))]
     session.run("clang-format", "--dry-run", "-Werror", *sources)
     session.run("python", "tools/thread_tags.py", "csrc")
 
@@ -150,6 +151,14 @@ def sanitizers(session: nox.Session) -> None:
     }
     deselected = [f"--deselect={name}" for name in NOT_UNDER_ASAN]
     run_tests(session, "-m", "not slow", *CORE_TESTS, *deselected, env=env)
+
+
+@nox.session
+def clang(session: nox.Session) -> None:
+    """A build by clang, every warning an error, and tests of what each spawn goes through."""
+    session.install("--group", "build", *test_groups())
+    session.install("--no-build-isolation", "-Csetup-args=-Dwerror=true", ".[demo]", env={"CC": "clang"})
+    run_tests(session, "-m", "not slow", "tests/semantics/test_errors.py", "tests/semantics/test_stdio.py")
 
 
 @nox.session

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.reach import __main__ as reach
+
 TOOLS = Path(__file__).parents[2] / "tools"
 
 TAGGED = """\
@@ -161,3 +163,33 @@ def run_check(python: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the check that comes before `make` sets anything up."""
     command = ["/bin/sh", str(TOOLS / "check_setup.sh"), python]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env or None)
+
+
+MESON = """\
+child_args = cc.get_supported_arguments(
+  '-ffreestanding',
+  '-fno-such-flag-anywhere',
+)
+other_args = ['-Wall']
+"""
+
+
+def test_reach_reads_the_childs_flags_from_the_build(tmp_path: Path) -> None:
+    """The flags of the child's file are those of meson.build, but for those that a compiler does not know."""
+    flags = reach.child_flags(MESON)
+    assert flags == ["-ffreestanding", "-fno-such-flag-anywhere"]
+    compiler = reach.Compiler("cc", tmp_path)
+    assert [flag for flag in flags if compiler.knows(flag)] == ["-ffreestanding"]
+    with pytest.raises(reach.ReachError, match="child_args"):
+        reach.child_flags("child_args = 1")
+
+
+def test_reach_goes_on_after_a_failure_and_reports_it() -> None:
+    """A compiler that fails or is not there is named, and the exit status is 1."""
+    command = [sys.executable, "-m", "tools.reach", "false", "/no/such/compiler"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TOOLS.parent)
+    assert done.returncode == 1
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == [
+        "FAILED false",
+        "FAILED /no/such/compiler",
+    ]
