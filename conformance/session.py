@@ -53,7 +53,8 @@ class Session:
         self._store = store
         self._exemptions = exemptions
         self._say = say
-        self._installed = {version: pythons.find(version) for version in PYTHONS}
+        newer = [version for version in choice.versions or () if version not in PYTHONS]
+        self._installed = {version: pythons.find(version) for version in (*newer, *PYTHONS)}
 
     def complete(self) -> set[str]:
         """Return the suites that run on every interpreter that is meant to run them."""

@@ -130,9 +130,16 @@ async def exit_of_a_protocol(spawn: Spawner) -> str:
 
 
 _AT_THE_END: Final = "at the end of the pipe"
+_AT_THE_EXIT: Final = "at the exit"
 
 
-@group.row("at the exit", _AT_THE_END, "at the exit", differs="better")
+@group.row(
+    _AT_THE_EXIT,
+    # gh-119710, which 3.13 and 3.14 were given later.
+    Since({"3.11": _AT_THE_END, "3.13.15": _AT_THE_EXIT, "3.14": _AT_THE_END, "3.14.7": _AT_THE_EXIT}),
+    _AT_THE_EXIT,
+    differs="better",
+)
 async def wait(spawn: Spawner) -> str:
     """When `wait()` returns if a grandchild keeps a pipe open."""
     child_end, parent_end = os.pipe()
@@ -271,7 +278,8 @@ _NOISE: Final = 'the child runs on, and `__del__` says "Event loop is closed"'
 
 @group.row(
     "the child is killed and reaped",
-    Since({"3.11": "the child runs on", "3.12": _NOISE}),
+    # gh-114177
+    Since({"3.11": "the child runs on", "3.12": _NOISE, "3.13.4": "the child is killed and reaped"}),
     "the child runs on",
     differs="better",
 )

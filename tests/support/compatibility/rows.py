@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from aiovfork import _binding
+from tests.support import libc_signals
 from tests.support.backends import PLAIN, PLUGGED, Backend, LoopFactory
 
 #: A coroutine function that takes a Spawner, or a function that takes a Backend and runs loops by itself.
@@ -54,7 +55,23 @@ class SinceLinux615:
         return f"{self.answer} (before Linux 6.15: {self.before})"
 
 
-Cell: TypeAlias = str | Since | SinceLinux615
+@dataclasses.dataclass(frozen=True)
+class ByPosixSpawn:
+    """An answer that depends on whether Popen of this Python, by this libc's posix_spawn(3), ignores its signals."""
+
+    answer: str
+    ignored: str
+
+    def here(self) -> str:
+        """Return the answer of this Python on this libc."""
+        ignored = sys.version_info >= (3, 13) and libc_signals.posix_spawn_ignores_them()
+        return self.ignored if ignored else self.answer
+
+    def __str__(self) -> str:
+        return f"{self.answer} (since 3.13, on glibc 2.36: {self.ignored})"
+
+
+Cell: TypeAlias = str | Since | SinceLinux615 | ByPosixSpawn
 #: Why aiovfork answers other than asyncio: it is better on purpose, or it does not have that, or pays for it.
 Difference: TypeAlias = Literal["better", "worse"]
 
