@@ -26,18 +26,40 @@ _EXPLAINED: Final = {
     lib.AVF_STEP_PLAN: "the request was not well-formed",
     lib.AVF_STEP_DUP_FDS: "duplicating the given file descriptors",
     lib.AVF_STEP_MEMORY: "allocating memory for the request",
-    lib.AVF_STEP_THREAD: "creating the worker thread (RLIMIT_NPROC or the pids cgroup may be exhausted)",
-    lib.AVF_STEP_PROBE: "probing the kernel: Linux 5.4 or newer is needed (pidfd poll, waitid(P_PIDFD))",
+    lib.AVF_STEP_THREAD: "creating the worker thread",
+    lib.AVF_STEP_PROBE: "probing what the kernel allows",
     lib.AVF_STEP_PIPE: "creating the pipes",
     lib.AVF_STEP_PIPESIZE: "setting the size of a pipe (see /proc/sys/fs/pipe-max-size)",
-    lib.AVF_STEP_CLONE: "creating the child (RLIMIT_NPROC or the pids cgroup may be exhausted)",
-    lib.AVF_STEP_WAIT: "waiting for the child: waitid is refused to this thread (seccomp)",
+    lib.AVF_STEP_CLONE: "creating the child",
+    lib.AVF_STEP_WAIT: "waiting for the child with waitid",
     lib.AVF_STEP_PIDFD: "handing over the child (fs.epoll.max_user_watches may be exhausted)",
     lib.AVF_STEP_RECEIVE_FDS: "receiving the given file descriptors in the child",
     lib.AVF_STEP_DEVNULL: "opening /dev/null in the child",
     lib.AVF_STEP_CHDIR: "changing to the directory cwd",
     lib.AVF_STEP_CLOSE_FDS: "closing file descriptors in the child (neither close_range nor /proc works)",
     lib.AVF_STEP_EXEC: "executing the program",
+}
+# Where a thread or a process is created: what an errno means.
+_SEE_DOCTOR: Final = "`python -m aiovfork doctor` tells what is refused"
+_NOT_CREATED: Final = {
+    errno.EAGAIN: "RLIMIT_NPROC or the pids cgroup is exhausted",
+    errno.EMFILE: "RLIMIT_NOFILE is exhausted, and a child takes a descriptor: its pidfd",
+    errno.ENFILE: "fs.file-max is exhausted, and a child takes a descriptor: its pidfd",
+    errno.EPERM: f"a filter of system calls refuses it: {_SEE_DOCTOR}",
+    errno.EACCES: f"a filter of system calls refuses it: {_SEE_DOCTOR}",
+    errno.EINVAL: "Linux refuses it to a thread that has called unshare(CLONE_NEWPID)",
+}
+_REASONS: Final = {
+    lib.AVF_STEP_THREAD: _NOT_CREATED,
+    lib.AVF_STEP_PROBE: {
+        **_NOT_CREATED,
+        errno.ENOSYS: f"Linux before 5.4, or a filter of system calls that pretends so: {_SEE_DOCTOR}",
+        errno.EINVAL: f"Linux before 5.4, or an emulator such as qemu-user: {_SEE_DOCTOR}",
+    },
+    lib.AVF_STEP_CLONE: _NOT_CREATED,
+    lib.AVF_STEP_WAIT: dict.fromkeys(
+        (errno.ENOSYS, errno.EPERM, errno.EACCES), f"a filter of system calls refuses it: {_SEE_DOCTOR}"
+    ),
 }
 
 
@@ -69,7 +91,7 @@ def spawn_error(plan: Plan, error: int, step: int, status: int = 0) -> OSError:
     else:
         exc = OSError(-error, os.strerror(-error))
     return with_step(
-        exc, name, f"spawn of {plan.program!r} failed at step {name!r}: {_EXPLAINED.get(step, name)}"
+        exc, name, f"spawn of {plan.program!r} failed at step {name!r}: {_explained(step, -error, name)}"
     )
 
 
@@ -87,6 +109,11 @@ def with_step(exc: OSError, name: str, note: str) -> OSError:
     exc.step = name  # type: ignore[attr-defined]
     exc.add_note(f"aiovfork: {note}")
     return exc
+
+
+def _explained(step: int, error: int, name: str) -> str:
+    reason = _REASONS.get(step, {}).get(error)
+    return _EXPLAINED.get(step, name) + (f" ({reason})" if reason else "")
 
 
 def _signal_name(number: int) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import resource
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -26,11 +27,12 @@ PIDS: Final = pathlib.Path("/sys/fs/cgroup/pids")
 
 
 async def _attempt(**options: Any) -> list[Any]:
-    """Spawn, and describe how it went: errno, type and step, or the exit code."""
+    """Spawn, and describe how it went: errno, type, step and the limit that the note names, or the exit code."""
     try:
         process = await aiovfork.create_subprocess_exec("true", **options)
     except OSError as exc:
-        return [exc.errno, type(exc).__name__, getattr(exc, "step", None)]
+        named = re.search(r"RLIMIT_\w+", "".join(getattr(exc, "__notes__", [])))
+        return [exc.errno, type(exc).__name__, getattr(exc, "step", None), named and named[0]]
     await process.communicate()
     return [process.returncode]
 
@@ -85,6 +87,7 @@ def _check_too_few_descriptors(default: dict[str, Any], found: list[dict[str, An
         if first != [0]:
             assert first[:2] == [errno.EMFILE, "OSError"]
             assert first[2], f"no step with {free} free descriptors"
+            assert first[3] == ("RLIMIT_NOFILE" if first[2] in {"clone", "probe"} else None)
             steps.append(first[2])
     assert len(steps) == len(found) - 1
     return steps
@@ -145,8 +148,8 @@ async def _with_few_processes_of_a_user(uid: int) -> list[Any]:
 
 def _check_few_processes(found: list[Any]) -> None:
     eagain = [errno.EAGAIN, "BlockingIOError"]
-    assert found[0] == [*eagain, "thread"]
-    assert found[3] == [*eagain, "clone"]
+    assert found[0] == [*eagain, "thread", "RLIMIT_NPROC"]
+    assert found[3] == [*eagain, "clone", "RLIMIT_NPROC"]
     assert found[6] == found[9] == [0]
     assert found[1::3] == [[]] * 4, "a spawn beside others failed with something else than EAGAIN"
     assert found[2::3] == [[0]] * 4, "once there was room again, a spawn failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import os
 import pathlib
@@ -149,6 +150,44 @@ def test_a_step_is_refused(call: str, error: str, options: dict[str, Any], filen
     """P4. A step that the sandbox refuses fails with the sandbox's errno and its own name, in every mode."""
     found = isolated(_refused, {call: error}, options, loop="asyncio")
     assert found == [[errno.__dict__[error], "exec" if call == "execve" else call, filename]] * len(MODES)
+
+
+async def _note_of_a_refusal(calls: dict[str, str]) -> list[Any]:
+    refuse(calls)
+    with pytest.raises(OSError) as info:  # noqa: PT011  # which one is returned
+        await aiovfork.create_subprocess_exec("true")
+    return [info.value.step, info.value.__notes__[0]]  # type: ignore[attr-defined]
+
+
+def test_a_refusal_is_not_taken_for_an_old_kernel() -> None:
+    """P4. Where the sandbox refuses what every spawn needs, the note says so, and how to find out what it is."""
+    step, note = isolated(_note_of_a_refusal, {"waitid": "EPERM"}, loop="asyncio")
+    assert step in {"probe", "wait"}
+    assert "a filter of system calls" in note
+    assert "python -m aiovfork doctor" in note
+
+
+def _in_another_pid_namespace() -> list[Any]:
+    new_pid_namespace = 0x20000000
+
+    async def body() -> list[Any]:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(new_pid_namespace):
+            return [ctypes.get_errno()]
+        with pytest.raises(OSError) as info:  # noqa: PT011  # which one is returned
+            await aiovfork.create_subprocess_exec("true")
+        return [info.value.errno, info.value.__notes__[0]]
+
+    return asyncio.run(body())
+
+
+def test_a_thread_that_has_left_its_pid_namespace() -> None:
+    """P4. After unshare(CLONE_NEWPID) Linux gives a thread no worker: EINVAL, and the note says why."""
+    found = isolated(_in_another_pid_namespace)
+    if found == [errno.EPERM]:
+        pytest.skip("needs the right to make a pid namespace")
+    assert found[0] == errno.EINVAL
+    assert "unshare(CLONE_NEWPID)" in found[1]
 
 
 async def _without_signals_by_pidfd() -> list[Any]:
