@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,8 @@ class Compiler:
         self.name = command
         self.command = shlex.split(command)
         self.folder = folder
+        beside = self.command[0].removesuffix("gcc") + "nm"  # as aarch64-linux-gnu-nm
+        self.nm = os.environ.get("NM") or shutil.which(beside) or "nm"
         if Path(self.command[0]).name.startswith("musl-"):
             self.command += kernel_headers(folder / "headers")
 
@@ -82,7 +85,7 @@ class Compiler:
             objects.append(self.folder / f"{source.stem}.o")
             extra = flags if source.name == "child.c" else []
             self.run(*STRICT, *extra, "-c", source, "-o", objects[-1])
-        status, line = symbol_gate.judge(self.folder / "child.o", os.environ.get("NM", "nm"), self.machine())
+        status, line = symbol_gate.judge(self.folder / "child.o", self.nm, self.machine())
         if status:
             raise ReachError(line)
         program = self.folder / "smoke"
