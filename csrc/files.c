@@ -334,5 +334,6 @@ void avf_files_after_fork(void)
 {
     while (live)
         close(file_retire(live));
-    messages = kept = 0;
+    messages = 0;
+    kept = 0;
 }
