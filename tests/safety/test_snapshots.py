@@ -41,14 +41,15 @@ async def test_a_reused_number_does_not_reach_a_queued_spawn(tmp_path: pathlib.P
                 "sh", "-c", f"cat; cat /dev/fd/{passed}", stdin=given, stdout=PIPE, pass_fds=[passed]
             ),
         )
+        secret = os.open(tmp_path / "secret", os.O_RDONLY)
         for fd in (given, passed):
             os.close(fd)
-        assert sorted(os.open(tmp_path / "secret", os.O_RDONLY) for _ in range(2)) == sorted([given, passed])
+            assert os.dup2(secret, fd) == fd
         hold.release()
         output, _ = await (await task).communicate()
         await reaped(*others)
-    os.close(given)
-    os.close(passed)
+    for fd in (given, passed, secret):
+        os.close(fd)
     assert output == b"givengiven"
 
 
