@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import Generator, Iterator, Mapping
@@ -21,7 +20,7 @@ pytest.register_assert_rewrite("tests.support")
 
 from aiovfork import _binding  # noqa: E402
 from tests.support.backends import BACKENDS, LOOP_FACTORIES, LoopFactory, Spawner, left_over_tasks, run  # noqa: E402
-from tests.support.leaks import Footprint, wait_same  # noqa: E402
+from tests.support.leaks import Workers, wait_same  # noqa: E402
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -49,8 +48,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     return result
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _warm() -> None:
+@pytest.fixture(scope="session")
+def _workers() -> Iterator[Workers]:
     """Have everything made that is made once and kept, so that it is no leak of the first test."""
 
     async def body(spawn: Spawner) -> None:
@@ -60,16 +59,17 @@ def _warm() -> None:
 
     for backend in BACKENDS:
         run(backend, body)
+    workers = Workers()
+    yield workers
+    assert not workers.wait_ended()
 
 
 @pytest.fixture(autouse=True)
-def no_leaks(_warm: None) -> Iterator[None]:
+def no_leaks(_workers: Workers) -> Iterator[None]:
     """Fail a test that leaves a descriptor, child, thread or task, or changes what children inherit."""
-    before = Footprint.take()
+    before = _workers.look()
     yield
-    found = wait_same(before)
-    # What has survived that collection stays: the next one need not look at it again.
-    gc.freeze()
+    found = wait_same(before, look=_workers.look) + _workers.overdue()
     if found:
         pytest.fail("; ".join(found))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pathlib
 import re
 import subprocess
 import threading
@@ -11,8 +12,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import aiovfork
 from tests.support.backends import LOOP_FACTORIES, left_over_tasks
-from tests.support.leaks import Footprint, wait_same
+from tests.support.hold import held
+from tests.support.leaks import Footprint, Workers, wait_same
+from tests.support.window import child_in_window, reaped
 
 
 def _descriptor() -> Iterator[None]:
@@ -85,6 +89,21 @@ def test_a_leak_is_seen(leak: Callable[[], Iterator[None]], says: str) -> None:
         assert next(leaking, None) is None
     assert any(re.match(says, line) for line in found)
     assert not wait_same(before)
+
+
+async def test_a_worker_that_does_not_end_is_seen(tmp_path: pathlib.Path) -> None:
+    """A worker is no leak of the test that left it, but it is told if it is still there much later."""
+    workers = Workers()
+    before = workers.look()
+    async with held(tmp_path) as hold:
+        spawning = asyncio.ensure_future(aiovfork.create_subprocess_exec(hold.path))
+        await child_in_window(hold)
+        assert workers.look().threads == before.threads
+        assert not workers.overdue()
+        assert workers.overdue(seconds=0)
+        hold.release()
+        assert await reaped(spawning) == [0]
+    assert not workers.wait_ended()
 
 
 @pytest.mark.parametrize("factory", LOOP_FACTORIES.values(), ids=LOOP_FACTORIES)
