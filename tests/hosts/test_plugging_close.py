@@ -7,7 +7,6 @@ import contextlib
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import pytest
 import aiovfork
 from tests.support.backends import WAYS, LoopFactory
 from tests.support.finalizers import quiet_finalizers
-from tests.support.hold import Hold, held
+from tests.support.hold import SIGNAL, Hold, copied, held
 from tests.support.window import BOUND
 
 GRACEFUL = pathlib.Path(__file__).parents[1] / "children" / "graceful.py"
@@ -125,14 +124,14 @@ def test_closing_under_spawns_that_hang(factory: LoopFactory, tmp_path: pathlib.
     children: list[psutil.Process] = []
 
     async def begin(hold: Hold) -> list[asyncio.Task[Any]]:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGURG, hold.reached.set)
+        asyncio.get_running_loop().add_signal_handler(SIGNAL, hold.reached.set)
         tasks = [asyncio.ensure_future(asyncio.create_subprocess_exec(hold.path)) for _ in range(BOUND + 4)]
         await hold.reached.wait()
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGURG)
+        asyncio.get_running_loop().remove_signal_handler(SIGNAL)
         children.extend(psutil.Process().children())
         return tasks
 
-    hold = Hold(shutil.copy("/bin/true", f"{tmp_path}/held"))
+    hold = Hold(copied(tmp_path))
     with quiet_finalizers():
         loop = factory()
         tasks = loop.run_until_complete(begin(hold))

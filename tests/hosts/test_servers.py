@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.support import servers
+from tests.support.hold import held_program
 from tests.support.servers import Ending, Server
 
 REQUESTS: Final = 8
@@ -197,7 +198,7 @@ def test_a_spawn_that_hangs_at_shutdown(
     """A request whose helper hangs in exec: the same, and the child in the window is gone."""
     host = HOSTS[name]
     with (
-        servers.held_program(tmp_path) as (program, wait_reached),
+        held_program(tmp_path) as (program, wait_reached),
         started(name, command_of(name), uvloop=uvloop, hurry=True, env={"SLOW_HELPER": program}) as server,
         contextlib.closing(server.begin("/slow")),
     ):

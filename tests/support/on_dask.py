@@ -26,7 +26,8 @@ from dask_plugin import Helpers, cancellable  # type: ignore[import-not-found]  
 from distributed import CancelledError, Client, Event, LocalCluster, Variable, get_worker
 
 import aiovfork
-from tests.support.servers import PATIENCE, held_program, until
+from tests.support.hold import held_program
+from tests.support.servers import PATIENCE, until
 
 # ---- tasks ----
 

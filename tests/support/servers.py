@@ -15,7 +15,6 @@ import pathlib
 import re
 import select
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,8 +26,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import psutil
-
-from tests.support.hold import Hold
 
 ROOT: Final = pathlib.Path(__file__).parents[2]
 EXAMPLES: Final = ROOT / "examples" / "hosts"
@@ -276,27 +273,3 @@ def reserved_port() -> Iterator[int]:
         sock.bind(("127.0.0.1", 0))
         # It does not listen: no connection ever comes here.
         yield sock.getsockname()[1]
-
-
-@contextlib.contextmanager
-def held_program(directory: pathlib.Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield a program whose exec waits until the block ends, and a function that waits until somebody is there.
-
-    For the main thread; as tests.support.hold.held, without a loop.
-    """
-    source = shutil.which("true")
-    assert source is not None
-    read_end, write_end = os.pipe()
-    before = signal.signal(signal.SIGURG, lambda *_: os.write(write_end, b"x"))
-    hold = Hold(shutil.copy(source, f"{directory}/held-true"))
-
-    def wait_reached() -> None:
-        assert select.select([read_end], [], [], PATIENCE)[0], "nobody executes the held program"
-
-    try:
-        yield hold.path, wait_reached
-    finally:
-        hold.release()
-        signal.signal(signal.SIGURG, before)
-        os.close(read_end)
-        os.close(write_end)

@@ -10,11 +10,9 @@ import asyncio
 import contextlib
 import ctypes
 import dataclasses
-import fcntl
 import mmap
 import os
 import select
-import shutil
 import signal
 import tempfile
 import threading
@@ -23,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn
 
 from tests.support.backends import Backend, Spawner, run
+from tests.support.hold import SIGNAL, Lease, copied
 
 _MARK: Final = b"written since"
 # What will answer gets the time that it needs; what cannot, this long.
@@ -30,23 +29,6 @@ _PATIENCE: Final = 30.0
 _MOMENT: Final = 0.3
 _LONG_MOMENT: Final = 1.0
 _REFUSED: Final = 3
-
-
-@contextlib.contextmanager
-def _held_program() -> Iterator[str]:
-    """Have a program that nobody can execute until the end of the block. SIGURG tells that somebody tries."""
-    source = shutil.which("true")
-    assert source is not None
-    with tempfile.TemporaryDirectory() as folder:
-        path = shutil.copy(source, f"{folder}/held")
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        try:
-            yield path
-        finally:
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-            os.close(fd)
 
 
 class _Bell:
@@ -169,12 +151,12 @@ def standing(backend: Backend, make_options: Callable[[int], dict[str, Any]]) ->
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     passed = os.open("/dev/zero", os.O_RDONLY | os.O_CLOEXEC)
     bells = _Bells()
-    told_by = {signal.SIGURG, signal.SIGCHLD}
+    told_by = {SIGNAL, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, told_by)
-    with _held_program() as program:
+    with tempfile.TemporaryDirectory() as folder, Lease(copied(folder)) as lease:
         parent = os.fork()
         if not parent:
-            _subject(backend, program, make_options(passed), bells)
+            _subject(backend, lease.path, make_options(passed), bells)
         told = signal.sigtimedwait(told_by, _PATIENCE)
         assert told is not None, "nobody executes the program"
         if told.si_signo == signal.SIGCHLD:
