@@ -41,7 +41,7 @@ def test_a_process_without_standard_descriptors(
     for kinds in (["inherit"] * 3, ["pipe"] * 3, ["null", "inherit", "pipe"]):
         result = tmp_path / f"result-{'-'.join(kinds)}"
         command = [sys.executable, str(CLOSED_STANDARD), loop, str(result), numbers, *kinds]
-        subprocess.run(["/bin/sh", "-c", f'exec "$@" {shell}', "sh", *command], check=True, timeout=20)
+        subprocess.run(["/bin/sh", "-c", f'exec "$@" {shell}', "sh", *command], check=True, timeout=60)
         stdlibs, first, later = json.loads(result.read_text())
         assert first == later == stdlibs
 

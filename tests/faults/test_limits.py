@@ -15,13 +15,11 @@ from typing import Any, Final
 import pytest
 
 import aiovfork
-from aiovfork import PIPE
-from tests.support.backends import LOOP_FACTORIES
+from tests.support.backends import LOOP_FACTORIES, PIPES
 from tests.support.isolated import isolated
 from tests.support.native import compiled
 from tests.support.window import rounds
 
-PIPES: Final[dict[str, Any]] = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
 _FDS: Final = 120
 PIDS: Final = pathlib.Path("/sys/fs/cgroup/pids")
 

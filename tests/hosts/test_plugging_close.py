@@ -16,13 +16,12 @@ import psutil
 import pytest
 
 import aiovfork
-from tests.support.backends import WAYS, LoopFactory
+from tests.support.backends import PIPES, WAYS, LoopFactory
 from tests.support.finalizers import quiet_finalizers
 from tests.support.hold import SIGNAL, Hold, copied, held
 from tests.support.window import BOUND
 
 GRACEFUL = pathlib.Path(__file__).parents[1] / "children" / "graceful.py"
-PIPES: dict[str, Any] = {"stdin": aiovfork.PIPE, "stdout": aiovfork.PIPE, "stderr": aiovfork.PIPE}
 
 every_plugged_loop = pytest.mark.parametrize("factory", WAYS.values(), ids=WAYS)
 every_stdio = pytest.mark.parametrize("stdio", [{}, PIPES], ids=["inherited", "pipes"])
@@ -41,7 +40,7 @@ def test_closing_ends_the_children(factory: LoopFactory, stdio: dict[str, Any]) 
             assert aiovfork.stats().alive == 10
         assert aiovfork.stats().alive == 0
         for child in children:
-            child.wait(10)
+            child.wait(60)
         for process in processes:
             assert process.returncode is None  # nobody was there to hear of it
             with pytest.raises(ProcessLookupError):
@@ -141,7 +140,7 @@ def test_closing_under_spawns_that_hang(factory: LoopFactory, tmp_path: pathlib.
         loop.close()
         assert children
         for child in children:
-            child.wait(10)
+            child.wait(60)
         hold.release()
         del tasks, task, loop
 
@@ -209,4 +208,4 @@ def test_a_program_that_leaves_its_child_running(loop: str) -> None:
     assert not re.search(r"Exception ignored|Error", done.stderr)
     assert "unclosed transport <SubprocessTransport running" in done.stderr
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(int(done.stdout)).wait(10)
+        psutil.Process(int(done.stdout)).wait(60)

@@ -20,8 +20,6 @@ from tests.support.hold import held_program
 from tests.support.servers import Ending, Server
 
 REQUESTS: Final = 8
-# How much longer than its own patience a server may take to end, on a machine that others load.
-SLACK: Final = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +33,9 @@ class Host:
     uvloop: tuple[str, ...] = ("uvloop",)
     #: The names of its loops, as app.py tells them.
     loops: tuple[str, str] = ("EventLoop", "UvloopEventLoop")
-    #: Bounds how long it waits for requests at shutdown: in seconds, `patience`.
+    #: Bounds how long it waits for requests at shutdown, to few seconds.
     hurry: tuple[str, ...] = ()
     hurry_env: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    patience: float = 1
     #: Whether it cancels a request twice in a row, so that a killed helper cannot be waited for.
     hasty: bool = False
     ready: str = r"http://127\.0\.0\.1:(?P<port>\d+)"
@@ -52,14 +49,13 @@ HOSTS: Final = {
         hurry=("--timeout-graceful-shutdown", "1"),
         status_after_sigterm=-signal.SIGTERM,
     ),
-    "hypercorn": Host(env={"PORT": "0"}, hurry_env={"PATIENCE": "1"}, patience=3),
-    "aiohttp": Host(env={"PORT": "0"}, hurry_env={"PATIENCE": "1"}, patience=2, hasty=True),
+    "hypercorn": Host(env={"PORT": "0"}, hurry_env={"PATIENCE": "1"}),
+    "aiohttp": Host(env={"PORT": "0"}, hurry_env={"PATIENCE": "1"}, hasty=True),
     "gunicorn": Host(
         any_port=("-b", "127.0.0.1:0", "--no-control-socket"),
         uvloop=("--asgi-loop", "uvloop"),
         loops=("_UnixSelectorEventLoop", "Loop"),
         hurry=("--graceful-timeout", "4"),
-        patience=4,
     ),
     # It waits for requests and cancels none: they have a deadline of their own.
     "granian": Host(hurry_env={"HELPER_DEADLINE": "1"}, ready="Started worker-1"),
@@ -183,7 +179,7 @@ def test_a_helper_that_runs_at_shutdown(name: str, uvloop: bool, number: signal.
         contextlib.closing(server.begin("/slow")),
     ):
         helper = server.wait_child("sleep")
-        ending = server.stop(number, host.patience + SLACK)
+        ending = server.stop(number)
     assert not is_alive(helper)
     ending.assert_only_cancellations(unclosed=host.hasty)
     check_status(ending, name, number)
@@ -204,7 +200,7 @@ def test_a_spawn_that_hangs_at_shutdown(
     ):
         wait_reached()
         child = server.wait_child("aiovfork")  # its worker's name, until exec
-        ending = server.stop(number, host.patience + SLACK)
+        ending = server.stop(number)
         assert not is_alive(child)
     ending.assert_only_cancellations(unclosed=host.hasty)
     check_status(ending, name, number)
@@ -302,7 +298,7 @@ def test_a_careless_application(name: str, number: signal.Signals) -> None:
         contextlib.closing(server.begin("/")),
     ):
         server.wait_child("sleep")
-        ending = server.stop(number, HOSTS[name].patience + SLACK)
+        ending = server.stop(number)
     ending.assert_only_cancellations(unclosed=True)
 
 
@@ -328,5 +324,5 @@ def test_a_server_that_is_killed(name: str, helper: str, left: list[str]) -> Non
         contextlib.closing(server.begin("/slow")),
     ):
         server.wait_child("sleep")
-        ending = server.stop(number, HOSTS[name].patience + SLACK)
+        ending = server.stop(number, left)
     assert ending.left == left, ending.log

@@ -16,13 +16,12 @@ import pytest
 
 import aiovfork
 from aiovfork import PIPE, _binding
-from tests.support.backends import LOOP_FACTORIES
+from tests.support.backends import LOOP_FACTORIES, PIPES
 from tests.support.hold import held
 from tests.support.isolated import isolated
 from tests.support.native import compiled
 from tests.support.window import child_in_window, children_in_window, reaped, until
 
-PIPES: Final = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
 #: Failures by step: argv, options, errno. pass_fds=[3] may be anything; 987 is closed.
 FAILURES: Final[dict[str, tuple[list[str], dict[str, Any], int]]] = {
     "exec": (["/no/such/program"], {}, errno.ENOENT),
@@ -101,7 +100,7 @@ async def test_a_child_killed_in_the_window_is_a_failed_start(
 ) -> None:
     """P4. kill from outside before exec: ChildProcessError that names the signal, not a process that has run."""
     async with held(tmp_path) as hold:
-        spawn = asyncio.ensure_future(aiovfork.create_subprocess_exec(hold.path, **PIPES))  # type: ignore[arg-type]
+        spawn = asyncio.ensure_future(aiovfork.create_subprocess_exec(hold.path, **PIPES))
         os.kill(await child_in_window(hold), number)
         with pytest.raises(ChildProcessError, match=number.name) as info:
             await spawn

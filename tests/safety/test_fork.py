@@ -143,7 +143,7 @@ async def _end_of_file_after_fork() -> str:
         pass
     pid, read_end = _fork(wait)
     process = await spawn
-    output, _ = await asyncio.wait_for(process.communicate(b"ends"), 20)
+    output, _ = await asyncio.wait_for(process.communicate(b"ends"), 60)
     os.close(hold)
     os.close(release)
     assert _result(pid, read_end) is None

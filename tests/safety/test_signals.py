@@ -126,4 +126,4 @@ def _setgid_beside_spawns(number: int) -> int:
 
 def test_setgid_in_another_thread_never_hangs() -> None:
     """P12. libc's setgid(), which signals every thread, goes on beside spawns: no thread keeps signal 33 blocked."""
-    assert isolated(_setgid_beside_spawns, 25, timeout=40) > 0
+    assert isolated(_setgid_beside_spawns, 25) > 0

@@ -28,19 +28,22 @@ async def _view(task: asyncio.Task[aiovfork.Process]) -> View:
         await process.wait()
 
 
+@pytest.mark.usefixtures("engine_mode")
 async def test_a_reused_number_does_not_reach_a_queued_spawn(tmp_path: pathlib.Path) -> None:
     """P8. A descriptor that is closed, and its number reused, while the spawn waits: the child has the old one."""
     (tmp_path / "given").write_text("given")
     (tmp_path / "secret").write_text("secret")
     given = os.open(tmp_path / "given", os.O_RDONLY)
     passed = os.open(tmp_path / "given", os.O_RDONLY)
+    pass_fds = [passed]
     async with held(tmp_path) as hold:
         task, others = await in_queue(
             hold,
             lambda: aiovfork.create_subprocess_exec(
-                "sh", "-c", f"cat; cat /dev/fd/{passed}", stdin=given, stdout=PIPE, pass_fds=[passed]
+                "sh", "-c", f"cat; cat /dev/fd/{passed}", stdin=given, stdout=PIPE, pass_fds=pass_fds
             ),
         )
+        pass_fds.clear()
         secret = os.open(tmp_path / "secret", os.O_RDONLY)
         for fd in (given, passed):
             os.close(fd)
@@ -82,12 +85,24 @@ def test_standard_streams_that_are_reopened(loop: str, tmp_path: pathlib.Path) -
     assert isolated(_reopen_standard_output, str(tmp_path), loop=loop) == []
 
 
+class _Path(os.PathLike[str]):
+    """A path that changes."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __fspath__(self) -> str:
+        return self.text
+
+
+@pytest.mark.usefixtures("engine_mode")
 async def test_arguments_and_environment_are_those_of_the_call(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P8. What happens to the containers, to os.environ and to the mask while the spawn waits does not reach the child."""
     env = {"PATH": os.environ["PATH"], "GIVEN": "1"}
-    argv = [bytearray(part, "ascii").decode() for part in STOPPED]
+    path = _Path("given")
+    argv: list[str | _Path] = [*STOPPED, path]
     monkeypatch.setenv("INHERITED", "at the call")
     async with held(tmp_path) as hold:
         explicit, others = await in_queue(hold, lambda: aiovfork.create_subprocess_exec(*argv, env=env))
@@ -97,6 +112,7 @@ async def test_arguments_and_environment_are_those_of_the_call(
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
         env["GIVEN"], env["NEW"] = "2", "3"
         argv[:] = ["false"]
+        path.text = "later"
         monkeypatch.setenv("INHERITED", "later")
         monkeypatch.setenv("SECRET", "later")
         hold.release()
@@ -110,8 +126,11 @@ async def test_arguments_and_environment_are_those_of_the_call(
     }
     assert b"INHERITED=at the call" in views[1].environ
     assert not any(entry.startswith(b"SECRET=") for entry in views[1].environ)
+    assert [view.argv for view in views] == [
+        tuple(map(os.fsencode, (*STOPPED, "given"))),
+        tuple(map(os.fsencode, STOPPED)),
+    ]
     for view in views:
-        assert view.argv == tuple(map(os.fsencode, STOPPED))
         assert signal.SIGUSR2 not in view.signals("SigBlk")
 
 

@@ -19,12 +19,10 @@ import psutil
 import pytest
 
 import aiovfork
-from tests.support.backends import LOOP_FACTORIES, PLAIN, Spawner, compare, in_thread
+from tests.support.backends import LOOP_FACTORIES, PIPES, PLAIN, Spawner, compare, in_thread
 from tests.support.finalizers import quiet_finalizers
 from tests.support.hold import held
 from tests.support.protocols import Recorder
-
-PIPES: dict[str, Any] = {"stdin": aiovfork.PIPE, "stdout": aiovfork.PIPE, "stderr": aiovfork.PIPE}
 
 pytestmark = pytest.mark.usefixtures("engine_mode")
 
@@ -109,7 +107,7 @@ def test_a_process_that_outlives_its_loop(factory: Any, stdio: dict[str, Any]) -
         assert child.is_running()
         del process, runner
     assert any("SubprocessTransport" in str(warning.message) for warning in caught)
-    child.wait(10)
+    child.wait(60)
 
 
 @pytest.mark.parametrize("factory", LOOP_FACTORIES.values(), ids=LOOP_FACTORIES)

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 import aiovfork
-from tests.support.backends import Spawner, compare
+from tests.support.backends import PIPES, Spawner, compare
 
 PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
-PIPES: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.backends import Spawner, compare, compare_error, run_on_each
+from tests.support.backends import PIPES, Spawner, compare, compare_error, run_on_each
 
 pytestmark = pytest.mark.usefixtures("engine_mode")
 
-PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 # What fails in exec or chdir: program and arguments, options, errno. The relative names are those of `files`.
 FAILURES: dict[str, tuple[list[Any], dict[str, Any], int]] = {

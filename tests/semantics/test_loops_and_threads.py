@@ -78,7 +78,7 @@ def test_many_loops_at_once() -> None:
     start = threading.Barrier(len(names))
 
     def thread(name: str) -> list[bytes]:
-        start.wait(10)
+        start.wait(60)
         return _run(LOOP_FACTORIES[name.split(maxsplit=1)[0]], name)
 
     with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
@@ -93,7 +93,7 @@ def test_beside_a_loop_that_is_busy(factory: LoopFactory) -> None:
     async def busy() -> int:
         process = await aiovfork.create_subprocess_exec("true")
         held_up.set()
-        go_on.wait(30)
+        go_on.wait(60)
         return await process.wait()
 
     def thread() -> int:
@@ -102,7 +102,7 @@ def test_beside_a_loop_that_is_busy(factory: LoopFactory) -> None:
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         future = pool.submit(thread)
-        assert held_up.wait(10)
+        assert held_up.wait(60)
         assert _run(factory, "meanwhile") == _expected("meanwhile")
         assert not future.done()
         go_on.set()

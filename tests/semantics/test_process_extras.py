@@ -65,7 +65,7 @@ async def test_rusage_is_that_of_the_child() -> None:
         assert idle.rusage is not None
         assert busy.rusage.ru_utime + busy.rusage.ru_stime >= 0.1
         assert busy.rusage.ru_maxrss >= 60_000
-        assert idle.rusage.ru_utime < 0.1
+        assert idle.rusage.ru_utime < busy.rusage.ru_utime
         assert idle.rusage.ru_minflt > 0
         # Linux counts what a child had before exec as well: the size of its parent, whose memory it was.
         assert idle.rusage.ru_maxrss > 0
@@ -86,11 +86,13 @@ async def test_rusage_agrees_with_wait4() -> None:
 
 async def test_spawn_info(engine_mode: tuple[str, str]) -> None:
     """spawn_info names the engine and report mode, and three times in microseconds."""
+    begun = time.perf_counter()
     async with await aiovfork.create_subprocess_exec("true") as process:
         info = process.spawn_info
     assert (info.engine, info.report) == engine_mode
-    for microseconds in (info.queue_us, info.clone_us, info.exec_us):
-        assert 0 < microseconds < 10_000_000
+    times = (info.queue_us, info.clone_us, info.exec_us)
+    assert all(microseconds > 0 for microseconds in times)
+    assert sum(times) <= (time.perf_counter() - begun) * 1e6
     assert isinstance(info, aiovfork.SpawnInfo)
 
 
@@ -101,7 +103,7 @@ async def test_spawn_info_tells_where_the_time_went(tmp_path: pathlib.Path) -> N
         spawning = asyncio.ensure_future(aiovfork.create_subprocess_exec(hold.path))
         await hold.reached.wait()
         reached = time.perf_counter()
-        while time.perf_counter() < reached + 0.05:  # it is the time that is tested
+        while time.perf_counter() < reached + 0.05:  # at least: a busy machine may make it more
             await asyncio.sleep(0)
         hold.release()
         async with await spawning as process:

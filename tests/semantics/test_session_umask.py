@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
 from typing import Any
 
 import pytest
 
-from tests.support.backends import REFERENCE, Spawner, compare, run, run_on_each
+from tests.support.backends import PIPES, REFERENCE, Spawner, compare, run, run_on_each
 from tests.support.view import view_of
 
 pytestmark = pytest.mark.usefixtures("engine_mode")
-
-PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 import aiovfork
-from tests.support.backends import Spawner, compare, compare_error, run_on_each
+from tests.support.backends import PIPES, Spawner, compare, compare_error, run_on_each
 from tests.support.view import STOPPED, look_at, target_of, view_of
 
 PIPE, STDOUT, DEVNULL = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT, asyncio.subprocess.DEVNULL
-PIPES = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
 
 
 def test_exec_and_shell_inherit_by_default() -> None:

@@ -25,6 +25,9 @@ import aiovfork
 T = TypeVar("T")
 LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 
+#: Options of a spawn.
+PIPES: Final[dict[str, Any]] = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
+
 _loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 

@@ -73,8 +73,6 @@ class Ending:
 
     #: As Popen has it.
     status: int
-    #: From the signal to the exit, in seconds.
-    seconds: float
     #: What is still alive of all that it had started, by name.
     left: list[str]
     #: All that it has ever written.
@@ -220,24 +218,21 @@ class Server:
         """Send a signal to the server, and to nobody else."""
         self._process.send_signal(number)
 
-    def stop(self, number: int, within: float = PATIENCE) -> Ending:
-        """Send a signal, wait for the exit, and see what is left; ends that too."""
-        start = time.monotonic()
+    def stop(self, number: int, left: Sequence[str] = ()) -> Ending:
+        """Send a signal, wait for the exit and until no more than this is left; see what is, and end that too."""
         self.signal(number)
         pidfd = os.pidfd_open(self.pid)
         try:
-            ended = select.select([pidfd], [], [], within)[0]
+            ended = select.select([pidfd], [], [], PATIENCE)[0]
         finally:
             os.close(pidfd)
-        seconds = time.monotonic() - start
-        assert ended, f"still there after {within} s:\n{self.read_on()}"
+        assert ended, f"still there after {PATIENCE:.0f} s:\n{self.read_on()}"
         # multiprocessing's resource tracker follows its server a moment later.
-        deadline = time.monotonic() + 2
-        while (left := self.processes()) and time.monotonic() < deadline:
+        deadline = time.monotonic() + PATIENCE
+        while (names := list(map(_name, self.processes()))) != list(left) and time.monotonic() < deadline:
             time.sleep(0.01)
-        names = [_name(process) for process in left]
         self.__exit__(None, None, None)
-        return Ending(self._process.returncode, seconds, names, self.log)
+        return Ending(self._process.returncode, names, self.log)
 
     def __enter__(self) -> Self:
         """Return the server."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from tests.support.backends import Backend, Spawner
+from tests.support.backends import PIPES, Backend, Spawner
 from tests.support.compatibility.rows import Group, Since, yes
 from tests.support.compatibility.sight import standing
-from tests.support.compatibility.streams import PIPES
 
 _SHARED: Final = "its parent's memory"
 _COPY: Final = "a copy, by `fork()`"

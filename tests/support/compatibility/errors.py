@@ -11,10 +11,9 @@ from typing import Any
 
 import psutil
 
-from tests.support.backends import Spawner
+from tests.support.backends import PIPES, Spawner
 from tests.support.compatibility.arguments import taken, tools
 from tests.support.compatibility.rows import Group, Since, each_once, name_of, yes
-from tests.support.compatibility.streams import PIPES
 from tests.support.protocols import Recorder
 from tests.support.window import rounds, until
 

@@ -19,10 +19,9 @@ import psutil
 
 import aiovfork
 from tests.support.audits import recorded
-from tests.support.backends import Backend, Spawner
+from tests.support.backends import PIPES, Backend, Spawner
 from tests.support.compatibility.rows import Group, Since, yes
 from tests.support.compatibility.signals_and_exit import ends_when_told, logged
-from tests.support.compatibility.streams import PIPES
 from tests.support.protocols import Recorder
 from tests.support.view import read_status
 from tests.support.window import rounds, until

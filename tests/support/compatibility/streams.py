@@ -8,14 +8,13 @@ import fcntl
 import os
 from typing import Any
 
-from tests.support.backends import Spawner
+from tests.support.backends import PIPES, Spawner
 from tests.support.compatibility.arguments import opened, taken
 from tests.support.compatibility.rows import Group, Since, name_of, yes
 from tests.support.view import STOPPED, look_at, target_of, view_of
 from tests.support.window import rounds
 
 PIPE, STDOUT, DEVNULL = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT, asyncio.subprocess.DEVNULL
-PIPES: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
 
 group = Group(__name__)
 
