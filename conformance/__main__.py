@@ -47,6 +47,9 @@ def main() -> int:
         return _INTERRUPTED
     verdict = judge(runs, lists, session.complete())
     report.show(verdict, console)
+    if options.reruns:
+        with options.reruns.open("a") as file:
+            file.writelines(f"{run.name}: {test}\n" for run in runs for test in run.repaired)
     if options.json:
         options.json.write_text(report.as_json(verdict))
     if options.markdown:
@@ -69,6 +72,7 @@ def _parse() -> argparse.Namespace:
     )
     add("--jobs", type=int, default=2, help="runs at the same time (default: 2)")
     add("--retries", type=int, default=0, help="how often a run with a failure is repeated (default: 0)")
+    add("--reruns", type=Path, metavar="FILE", help="append here what passed only when it was repeated")
     add("--wheel", type=Path, metavar="FILE", help="test this wheel, rather than one built from the tree")
     add("--build", type=Path, default=_BUILD, metavar="FOLDER", help="where to keep what is made once")
     add("--json", type=Path, metavar="FILE", help="write everything here")

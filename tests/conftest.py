@@ -38,6 +38,14 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     return LOOP_FACTORIES
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Write down which tests were run again, where AIOVFORK_RERUNS names a file."""
+    path = os.environ.get("AIOVFORK_RERUNS")
+    if path and not hasattr(config, "workerinput"):  # pytest-xdist's workers have a summary too
+        with open(path, "a") as file:
+            file.writelines(f"{report.nodeid}\n" for report in terminalreporter.stats.get("rerun", ()))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a test whose loop has unfinished tasks when its body ends: the loop's close would hide them."""
