@@ -18,7 +18,7 @@ import aiovfork
 from tests.support.backends import LOOP_FACTORIES, PIPES
 from tests.support.isolated import isolated
 from tests.support.native import compiled
-from tests.support.window import rounds
+from tests.support.window import rounds, until
 
 _FDS: Final = 120
 PIDS: Final = pathlib.Path("/sys/fs/cgroup/pids")
@@ -45,6 +45,17 @@ def _limited(what: int, value: int) -> Iterator[None]:
         resource.setrlimit(what, (soft, hard))
 
 
+def _workers() -> Iterator[str]:
+    """The threads of this process that are workers."""
+    for task in os.listdir("/proc/self/task"):
+        with (
+            contextlib.suppress(FileNotFoundError, ProcessLookupError),
+            open(f"/proc/self/task/{task}/comm") as file,
+        ):
+            if file.read() == "aiovfork\n":
+                yield task
+
+
 async def _with_free_descriptors(free: int) -> dict[str, Any]:
     """Spawn with so many free descriptors, twice, then without a limit."""
     held = []
@@ -55,7 +66,9 @@ async def _with_free_descriptors(free: int) -> dict[str, Any]:
         for _ in range(free):
             os.close(held.pop())
         found = [await _attempt(**PIPES)]
-        await rounds(10)  # uvloop closes pipes in a later turn
+    await rounds(10)  # uvloop closes pipes in a later turn
+    await until(lambda: not any(_workers()))  # one that has told of its failure still has descriptors
+    with _limited(resource.RLIMIT_NOFILE, _FDS):
         found.append(await _attempt(**PIPES))
     for fd in held:
         os.close(fd)
@@ -111,14 +124,6 @@ def _becomes_somebody(uid: int) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-
-
-def _workers() -> Iterator[str]:
-    """The threads of this process that are workers."""
-    for task in os.listdir("/proc/self/task"):
-        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{task}/comm") as file:
-            if file.read() == "aiovfork\n":
-                yield task
 
 
 async def _with_few_processes(
