@@ -1,12 +1,9 @@
 """The command: `python -m conformance [options]`."""
 
 import argparse
-import functools
 import sys
 from pathlib import Path
 from typing import Final
-
-from rich.console import Console
 
 import conformance
 from conformance import exemptions, loops, report
@@ -18,24 +15,25 @@ from conformance.verdict import judge
 
 _BUILD: Final = Path(__file__).parent.parent / "build" / "conformance"
 _FAILED, _NOT_RUN, _INTERRUPTED = 1, 2, 130
-# Wide enough for the tables where there is no terminal.
-_WIDTH: Final = 120
+
+
+def say(text: object) -> None:
+    """Print at once."""
+    print(text, flush=True)  # noqa: T201  # this is a program
 
 
 def main() -> int:
     """Run what was asked for, and return the exit status."""
     options = _parse()
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     choice = Choice(
         [suite for name, suite in BY_NAME.items() if name in (options.suite or BY_NAME)],
-        [loop for loop in loops.ALL if loop in (options.loop or loops.ALL)],
+        [loop for loop in loops.FACTORIES if loop in (options.loop or loops.FACTORIES)],
         [version for version in PYTHONS if version in options.python] if options.python else None,
         options.all_pythons,
         options.jobs,
         options.retries,
         options.wheel,
     )
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     try:
         lists = exemptions.read()
         session = Session(choice, Store(options.build, say), lists, say)
@@ -46,14 +44,10 @@ def main() -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     verdict = judge(runs, lists, session.complete())
-    report.show(verdict, console)
+    report.show(verdict, say)
     if options.reruns:
         with options.reruns.open("a") as file:
             file.writelines(f"{run.name}: {test}\n" for run in runs for test in run.repaired)
-    if options.json:
-        options.json.write_text(report.as_json(verdict))
-    if options.markdown:
-        options.markdown.write_text(report.as_markdown(verdict) + "\n")
     if options.update_docs:
         report.PAGE.write_text(report.filled_in(report.PAGE.read_text(), lists, verdict))
     return 0 if verdict.passed else _FAILED
@@ -63,7 +57,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m conformance", description=conformance.__doc__)
     add = parser.add_argument
     add("--suite", action="append", choices=[*BY_NAME], help="only this one; may be repeated")
-    add("--loop", action="append", choices=loops.ALL, help="only this one; may be repeated")
+    add("--loop", action="append", choices=loops.FACTORIES, help="only this one; may be repeated")
     add("--python", action="append", choices=PYTHONS, help="only this version; may be repeated")
     add(
         "--all-pythons",
@@ -75,8 +69,6 @@ def _parse() -> argparse.Namespace:
     add("--reruns", type=Path, metavar="FILE", help="append here what passed only when it was repeated")
     add("--wheel", type=Path, metavar="FILE", help="test this wheel, rather than one built from the tree")
     add("--build", type=Path, default=_BUILD, metavar="FOLDER", help="where to keep what is made once")
-    add("--json", type=Path, metavar="FILE", help="write everything here")
-    add("--markdown", type=Path, metavar="FILE", help="write the table here")
     add("--update-docs", action="store_true", help="write the table into the documentation")
     options = parser.parse_args()
     if options.update_docs and (options.suite or options.loop or options.python or options.all_pythons):

@@ -1,16 +1,21 @@
-"""The loops that suites run on, by name; what they are is in inside/loops.py."""
+"""The loops that suites run on. Test processes import this too; they have aiovfork and uvloop."""
 
-from typing import Final
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
-#: For reference.
-PLAIN: Final = ("asyncio", "uvloop")
-#: What is judged.
-JUDGED: Final = ("aiovfork", "aiovfork-uvloop")
-ALL: Final = (*PLAIN, *JUDGED)
+import uvloop
 
-TITLES: Final = {
-    "asyncio": "asyncio",
-    "uvloop": "uvloop",
-    "aiovfork": "aiovfork",
-    "aiovfork-uvloop": "aiovfork on uvloop",
+import aiovfork
+
+LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
+
+FACTORIES: Final[dict[str, LoopFactory]] = {
+    "asyncio": asyncio.SelectorEventLoop,
+    "uvloop": uvloop.new_event_loop,
+    "aiovfork": aiovfork.new_event_loop,
+    "aiovfork-uvloop": aiovfork.new_uvloop_event_loop,
 }
+#: What is judged; the others are for reference.
+JUDGED: Final = ("aiovfork", "aiovfork-uvloop")
+TITLES: Final = {name: name.replace("-", " on ") for name in FACTORIES}

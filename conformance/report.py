@@ -1,15 +1,8 @@
-"""The verdict as a table for a terminal, as Markdown for the documentation, and as JSON."""
+"""The verdict in Markdown: for a terminal, and for the page of the documentation."""
 
-import dataclasses
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
-
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from typing import Final
 
 from conformance import loops
 from conformance.exemptions import KINDS, Exemption
@@ -21,121 +14,66 @@ PAGE: Final = Path(__file__).parent.parent / "docs" / "reference" / "conformance
 _LAST_LINES: Final = 15
 
 
-def show(verdict: Verdict, console: Console) -> None:
-    """Print the table, what failed and why, and the outcome."""
-    console.print(_table(verdict))
+def show(verdict: Verdict, say: Callable[[str], None]) -> None:
+    """Say what failed and why, the table, and the outcome."""
     for row in verdict.rows:
-        _show_failures(row, console)
-    for title, lines in (("Worth a word", verdict.notes), ("Wrong", verdict.problems)):
-        if lines:
-            console.print(f"[bold]{title}[/]")
-            for line in lines:
-                console.print(f"  {escape(line)}")
-    console.print("[green]conforms[/]" if verdict.passed else "[red]does not conform[/]")
+        for line in _failures(row):
+            say(line)
+    say(table(verdict))
+    for title, lines in (("worth a word", verdict.notes), ("wrong", verdict.problems)):
+        for line in lines:
+            say(f"{title}: {line}")
+    say("conforms" if verdict.passed else "does not conform")
 
 
-def _table(verdict: Verdict) -> Table:
-    table = Table("suite", "Python", "loop", "run", *COUNTS, "s", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for column in table.columns[3:]:
-        column.justify = "right"
-    before: tuple[str, str] | None = None
-    for row in verdict.rows:
-        run, group = row.run, (row.run.suite, row.run.python)
-        if before is not None and group != before:
-            table.add_section()
-        first = ("", "") if group == before else (_title(run.suite, with_release=False), run.python)
-        if run.absent is not None:
-            table.add_row(*first, escape(run.absent))
-        else:
-            counts = [_cell(name, row) for name in COUNTS]
-            style = None if run.loop in loops.JUDGED else "dim"
-            table.add_row(
-                *first, loops.TITLES[run.loop], str(row.total), *counts, f"{run.seconds:.1f}", style=style
-            )
-        before = group
-    return table
-
-
-def _cell(name: Any, row: Row) -> str:
-    count = row.counts[name]
-    if not count:
-        return ""
-    return f"[red]{count}[/]" if name == "failed" and row.run.loop in loops.JUDGED else str(count)
-
-
-def _show_failures(row: Row, console: Console) -> None:
-    """Show what went wrong on a loop that is judged, and was not expected to."""
+def _failures(row: Row) -> Iterator[str]:
+    """What went wrong on a loop that is judged, and was not expected to."""
     run = row.run
     for test in row.failures:
-        console.rule(escape(f"{run.name}: {test}"), align="left")
-        console.print(run.tests[test].detail.rstrip(), markup=False, highlight=False)
+        yield f"---- {run.name}: {test}\n{run.tests[test].detail.rstrip()}"
     if run.trouble is not None and run.loop in loops.JUDGED:
-        console.rule(escape(run.name), align="left")
-        console.print(run.trouble, markup=False, highlight=False)
+        yield f"---- {run.name}: {run.trouble}"
         if run.log is not None:
             last = run.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
-            console.print("\n".join([*last, f"all of it: {run.log}"]), markup=False, highlight=False)
+            yield "\n".join([*last, f"all of it: {run.log}"])
 
 
-def as_json(verdict: Verdict) -> str:
-    """Everything, with each test."""
-    data = {
-        "passed": verdict.passed,
-        "problems": verdict.problems,
-        "notes": verdict.notes,
-        "runs": [
-            {
-                "suite": row.run.suite,
-                "python": row.run.python,
-                "loop": row.run.loop,
-                "seconds": round(row.run.seconds, 1),
-                "trouble": row.run.trouble,
-                "absent": row.run.absent,
-                "run": row.total,
-                "counts": row.counts,
-                "tests": {test: dataclasses.asdict(result) for test, result in row.run.tests.items()},
-            }
-            for row in verdict.rows
-        ],
-    }
-    return json.dumps(data, indent=1) + "\n"
+def table(verdict: Verdict) -> str:
+    """The counts."""
+    return _table(["suite", "Python", "loop", "run", *COUNTS], 3, map(_cells, verdict.rows))
 
 
-def as_markdown(verdict: Verdict) -> str:
-    """The table."""
-    lines = [
-        f"| suite | Python | loop | run | {' | '.join(COUNTS)} |",
-        f"| --- | --- | --- | ---: |{' ---: |' * len(COUNTS)}",
-    ]
-    for row in verdict.rows:
-        run = row.run
-        cells = [_title(run.suite, with_release=True), run.python]
-        if run.absent is not None:
-            cells += [run.absent, *[""] * (len(COUNTS) + 1)]
-        else:
-            cells += [
-                loops.TITLES[run.loop],
-                str(row.total),
-                *(str(row.counts[name] or "") for name in COUNTS),
-            ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def exemptions_as_markdown(exemptions: Iterable[Exemption]) -> str:
-    """The lists."""
-    lines = ["| | suite | test | loop | reason |", "| --- | --- | --- | --- | --- |"]
-    order = sorted(exemptions, key=lambda line: KINDS.index(line.kind))
-    for line in order:
-        loop = "both" if line.loop == "*" else loops.TITLES[line.loop]
-        lines.append(f"| {line.kind} | {line.suite} | `{line.test}` | {loop} | {line.reason} |")
-    return "\n".join(lines)
+def _cells(row: Row) -> list[str]:
+    suite = BY_NAME.get(row.run.suite)
+    title = suite.title if suite else row.run.suite
+    if suite and suite.sdist:
+        title += f" ({SDISTS[suite.sdist]})"
+    if row.run.absent is not None:
+        return [title, row.run.python, row.run.absent, *[""] * (len(COUNTS) + 1)]
+    counts = [str(row.counts[name] or "") for name in COUNTS]
+    return [title, row.run.python, loops.TITLES[row.run.loop], str(row.total), *counts]
 
 
 def filled_in(page: str, exemptions: Iterable[Exemption], verdict: Verdict | None = None) -> str:
     """Put the lists, and the table if there is a verdict, between the page's markers for them."""
-    page = _replaced(page, "lists", exemptions_as_markdown(exemptions))
-    return page if verdict is None else _replaced(page, "results", as_markdown(verdict))
+    lists = [
+        [
+            line.kind,
+            line.suite,
+            f"`{line.test}`",
+            "both" if line.loop == "*" else loops.TITLES[line.loop],
+            line.reason,
+        ]
+        for line in sorted(exemptions, key=lambda line: KINDS.index(line.kind))
+    ]
+    page = _replaced(page, "lists", _table(["list", "suite", "test", "loop", "reason"], 5, lists))
+    return page if verdict is None else _replaced(page, "results", table(verdict))
+
+
+def _table(head: list[str], texts: int, rows: Iterable[list[str]]) -> str:
+    """A table of Markdown: so many columns of text, then numbers."""
+    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
 def _replaced(page: str, name: str, text: str) -> str:
@@ -145,10 +83,3 @@ def _replaced(page: str, name: str, text: str) -> str:
     if not found or not ended:
         raise ValueError(f"the page has no place for {name}")
     return f"{head}{begin}\n\n{text}\n\n{end}{tail}"
-
-
-def _title(suite: str, *, with_release: bool) -> str:
-    known = BY_NAME.get(suite)
-    if known is None:
-        return suite
-    return f"{known.title} ({SDISTS[known.sdist]})" if known.sdist and with_release else known.title

@@ -73,13 +73,13 @@ SUITES: Final[tuple[Suite, ...]] = (
     UnittestSuite(
         "cpython-subprocess",
         "CPython test_subprocess",
-        ("conformance.inside.cpython_subprocess",),
+        ("conformance.inside.cpython", "test_subprocess", "SubprocessMixin"),
         requirements=pins.EVERYWHERE,
     ),
     UnittestSuite(
         "cpython-events",
         "CPython test_events",
-        ("conformance.inside.cpython_events",),
+        ("conformance.inside.cpython", "test_events", "SubprocessTestsMixin"),
         requirements=pins.EVERYWHERE,
     ),
     UnittestSuite(

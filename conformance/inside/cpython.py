@@ -1,16 +1,18 @@
 """CPython's tests of subprocesses, those of the interpreter that runs this, as classes for one loop."""
 
+import importlib
 import unittest
 from typing import Any
 
 from test import support  # type: ignore[import-not-found]  # nobody has types for it
 from test.test_asyncio import utils  # type: ignore[import-not-found]  # likewise
 
-from conformance.inside.loops import FACTORIES
+from conformance.loops import FACTORIES
 
 
-def case(mixin: type, loop: str) -> type[unittest.TestCase]:
-    """Return a class that runs the tests of a mixin on a loop."""
+def cases(loop: str, module: str, mixin: str) -> list[type[unittest.TestCase]]:
+    """Return the class that runs the tests of a mixin; the others there test asyncio's own parts."""
+    body = getattr(importlib.import_module(f"test.test_asyncio.{module}"), mixin)
 
     def set_up(self: Any) -> None:
         utils.TestCase.setUp(self)
@@ -31,4 +33,4 @@ def case(mixin: type, loop: str) -> type[unittest.TestCase]:
         if altered:
             self.fail("the environment was altered, see the output")
 
-    return type(mixin.__name__, (mixin, utils.TestCase), {"setUp": set_up, "tearDown": tear_down})
+    return [type(mixin, (body, utils.TestCase), {"setUp": set_up, "tearDown": tear_down})]

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from conformance.inside.loops import FACTORIES
 from conformance.inside.records import Recorder
+from conformance.loops import FACTORIES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

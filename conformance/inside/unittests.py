@@ -1,6 +1,6 @@
-"""Runs a suite of unittest cases: `ADAPTER LOOP RECORDS`.
+"""Runs a suite of unittest cases: `ADAPTER [ARGUMENT ...] LOOP RECORDS`.
 
-The adapter is a module whose `cases(loop)` makes the classes for the loop of that name.
+The adapter is a module whose `cases(loop, *arguments)` makes the classes for the loop of that name.
 """
 
 # ruff: noqa: N802  # the names are unittest's
@@ -84,11 +84,12 @@ def name_of(test: unittest.TestCase) -> str:
     return test.id().removeprefix(f"{type(test).__module__}.")
 
 
-def main(adapter: str, loop: str, records: str) -> None:
+def main(adapter: str, *rest: str) -> None:
     """Run the suite."""
     faulthandler.enable()
+    *arguments, loop, records = rest
     RecordingResult.recorder = Recorder(Path(records))
-    cases = importlib.import_module(adapter).cases(loop)
+    cases = importlib.import_module(adapter).cases(loop, *arguments)
     suite = unittest.TestSuite(unittest.defaultTestLoader.loadTestsFromTestCase(case) for case in cases)
     unittest.TextTestRunner(verbosity=2, resultclass=RecordingResult).run(suite)
     RecordingResult.recorder.done()

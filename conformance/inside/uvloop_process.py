@@ -9,7 +9,7 @@ from typing import Any
 import uvloop
 from uvloop import _testbase
 
-from conformance.inside.loops import FACTORIES
+from conformance.loops import FACTORIES
 
 _FILE = "tests/test_process.py"
 # All tests but Test_UV_Process.test_process_double_close, which starts a Python that runs uvloop itself.

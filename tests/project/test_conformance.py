@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
-import json
 import sys
 import textwrap
 import threading
@@ -15,7 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rich.console import Console
 
 from conformance import exemptions, report
 from conformance.environments import PreparationError, Store
@@ -24,7 +21,7 @@ from conformance.pythons import Python, find
 from conformance.runs import Outcome, Result, Run, Runner
 from conformance.session import Choice, Session
 from conformance.suites import BY_NAME, PytestSuite, Suite, UnittestSuite
-from conformance.verdict import Verdict, judge
+from conformance.verdict import judge
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 HEAD = """
@@ -34,7 +31,7 @@ import signal
 import subprocess
 import unittest
 
-from conformance.inside.loops import FACTORIES
+from conformance.loops import FACTORIES
 
 
 class Base(unittest.TestCase):
@@ -221,54 +218,41 @@ def test_a_module_that_cannot_be_collected_is_a_failure(tmp_path: Path) -> None:
     assert any("failed: test_fake.py" in problem for problem in judge([run], [], ()).problems)
 
 
-def test_a_crash_is_a_failure_of_the_test_and_of_the_run(tmp_path: Path) -> None:
-    """A process that dies keeps the results that it had; the test in which it died has failed."""
-    suite = suite_of(
-        tmp_path,
-        """
-        class Fake(Base):
-            def test_1(self):
-                self.assertEqual(self.exit_status("true"), 0)
+CRASH = """
+class Fake(Base):
+    def test_1(self):
+        self.assertEqual(self.exit_status("true"), 0)
 
-            def test_2(self):
-                os.kill(os.getpid(), signal.SIGKILL)
-        """,
-    )
-    run = run_suite(tmp_path, suite)
-    assert outcomes(run) == {"Fake.test_1": "passed", "Fake.test_2": "failed"}
-    assert run.trouble == "exit status -9; it ended in Fake.test_2"
-    # Even where that test need not pass: what would have followed has not run.
-    verdict = judge([run], [listed("waived", "Fake.test_2")], ())
-    assert verdict.problems == [f"{run.name}: {run.trouble}"]
+    def test_2(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+CRASH_AT_EXIT = """
+import atexit
+
+atexit.register(os.kill, os.getpid(), signal.SIGKILL)
+
+class Fake(Base):
+    def test_1(self):
+        self.assertEqual(self.exit_status("true"), 0)
+"""
 
 
-def test_a_crash_at_the_exit_is_a_failure(tmp_path: Path) -> None:
-    """A process that dies when all tests have passed has not conformed."""
-    suite = suite_of(
-        tmp_path,
-        """
-        import atexit
-
-        atexit.register(os.kill, os.getpid(), signal.SIGKILL)
-
-        class Fake(Base):
-            def test_passes(self):
-                self.assertEqual(self.exit_status("true"), 0)
-        """,
-    )
-    run = run_suite(tmp_path, suite)
-    assert outcomes(run) == {"Fake.test_passes": "passed"}
-    assert judge([run], [], ()).problems == [f"{run.name}: exit status -9; all tests had run"]
-
-
-def test_a_suite_that_cannot_be_imported_is_a_failure(tmp_path: Path) -> None:
-    """A suite that does not come to its first test does not pass for one without tests."""
-    run = run_suite(tmp_path, suite_of(tmp_path, "import no_such_module"))
-    assert run.tests == {}
-    assert run.trouble == "exit status 1; it has not come to its first test"
+@pytest.mark.parametrize(
+    ("source", "tests", "trouble"),
+    [
+        (CRASH, {"1": "passed", "2": "failed"}, "exit status -9; it ended in Fake.test_2"),
+        (CRASH_AT_EXIT, {"1": "passed"}, "exit status -9; all tests had run"),
+        ("import no_such_module", {}, "exit status 1; it has not come to its first test"),
+    ],
+    ids=["in a test", "at the exit", "at the import"],
+)
+def test_a_crash_is_a_failure(tmp_path: Path, source: str, tests: dict[str, Outcome], trouble: str) -> None:
+    """A process that dies keeps its results, and has not conformed, even if it died in a test that may fail."""
+    run = run_suite(tmp_path, suite_of(tmp_path, source))
+    assert outcomes(run) == {f"Fake.test_{number}": outcome for number, outcome in tests.items()}
+    assert judge([run], [listed("waived", "Fake.test_2")], ()).problems == [f"{run.name}: {trouble}"]
     assert run.log is not None
-    assert "no_such_module" in run.log.read_text()
-    assert judge([run], [], ()).problems == [f"{run.name}: {run.trouble}"]
+    assert tests or "no_such_module" in run.log.read_text()
 
 
 HANGS = """
@@ -321,114 +305,80 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("variable", ["PYTEST_ADDOPTS", "PYTHONASYNCIODEBUG", "PYTHONPATH"])
-def test_nothing_from_outside_changes_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
+def test_nothing_from_outside_changes_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variables that change Python or pytest do not reach a suite."""
-    monkeypatch.setenv(variable, "1")
-    source = f"""
+    for variable in ("PYTEST_ADDOPTS", "PYTHONASYNCIODEBUG", "PYTHONPATH"):
+        monkeypatch.setenv(variable, "from outside")
+    source = """
     class Fake(Base):
         def test_environment(self):
-            self.assertNotEqual(os.environ.get({variable!r}), "1")
+            self.assertNotIn("from outside", os.environ.values())
     """
     assert outcomes(run_suite(tmp_path, suite_of(tmp_path, source))) == {"Fake.test_environment": "passed"}
 
 
 # ---- the verdict ----
 
-
-def test_a_failure_on_a_judged_loop_fails_the_whole() -> None:
-    """A failed test that is on no list is a problem on aiovfork's loops, and only counted on the others."""
-    for loop in ("aiovfork", "aiovfork-uvloop"):
-        verdict = judge([made({"a": "failed", "b": "passed"}, loop)], [], ())
-        assert verdict.problems == [f"fake on {loop}, Python {VERSION}: failed: a"]
-    for loop in ("asyncio", "uvloop"):
-        verdict = judge([made({"a": "failed", "b": "passed"}, loop)], [], ())
-        assert verdict.passed
-        assert verdict.rows[0].counts["failed"] == 1
+OURS, PLAIN = f"fake on aiovfork, Python {VERSION}: ", f"fake on uvloop, Python {VERSION}: "
+FAILED: dict[str, Outcome] = {"a": "failed", "b": "passed"}
+PASSED: dict[str, Outcome] = {"a": "passed", "b": "passed"}
+SKIPPED: dict[str, Outcome] = {"a": "skipped", "b": "passed"}
+NOT_SKIPPED = [made(SKIPPED), made(PASSED, "asyncio")]
 
 
-@pytest.mark.parametrize("kind", exemptions.KINDS)
-def test_a_listed_failure_is_counted_apart(kind: Kind) -> None:
-    """A failed test that is on a list is counted under the name of the list, and is no problem."""
-    verdict = judge([made({"a": "failed", "b": "passed"})], [listed(kind, "a")], ())
-    assert verdict.passed
-    row = verdict.rows[0]
-    assert {name: count for name, count in row.counts.items() if count} == {"passed": 1, kind: 1}
-    assert row.total == 2
+@pytest.mark.parametrize(
+    ("runs", "lists", "problems", "notes"),
+    [
+        ([made(FAILED)], [], [OURS + "failed: a"], []),
+        ([made(FAILED, "uvloop")], [], [], []),
+        *(([made(FAILED)], [listed(kind, "a")], [], []) for kind in exemptions.KINDS),
+        ([made(FAILED)], [listed("waived", "a", "aiovfork-uvloop")], [OURS + "failed: a"], []),
+        ([made(PASSED)], [listed("waived", "a")], [], [OURS + "waived, but passes: a"]),
+        *(
+            ([made(PASSED)], [listed(kind, "a")], [f"{OURS}{kind}, but passes; take it off the list: a"], [])
+            for kind in ("pending", "refused")
+        ),
+        ([made(PASSED)], [listed("waived", "gone")], ["waived.txt: names no test: fake: gone"], []),
+        (
+            [made(PASSED)],
+            [listed("waived", "a", "uvloop")],
+            ["waived.txt: no judged loop: fake: a on uvloop"],
+            [],
+        ),
+        ([made({})], [], [OURS + "no test has run"], []),
+        ([made({"a": "skipped"})], [], [OURS + "no test has run"], []),
+        ([made({"a": "skipped"}, "uvloop")], [], [], [PLAIN + "no test has run"]),
+        ([Run("fake", VERSION, "", absent="no test package")], [], [], []),
+        (NOT_SKIPPED, [], [OURS + "skipped, though asyncio runs it: a"], []),
+        (NOT_SKIPPED, [listed("pending", "a")], [], []),
+        ([made(SKIPPED), made(SKIPPED, "asyncio")], [], [], []),
+        (
+            [made(PASSED, spawned=0)],
+            [],
+            [OURS + "not on that loop: aiovfork has started 0 children"],
+            [],
+        ),
+        (
+            [made(PASSED, "uvloop", spawned=3)],
+            [],
+            [PLAIN + "not on that loop: aiovfork has started 3 children"],
+            [],
+        ),
+    ],
+)
+def test_what_fails_the_whole(
+    runs: list[Run], lists: list[Exemption], problems: list[str], notes: list[str]
+) -> None:
+    """Problems fail the whole, notes do not: each failure, each silence, and each line that excuses nothing."""
+    verdict = judge(runs, lists, {"fake"})
+    assert (verdict.problems, verdict.notes) == (problems, notes)
+    assert sum(verdict.rows[0].counts.values()) == verdict.rows[0].total == len(runs[0].tests)
 
 
-def test_a_line_holds_for_its_loop_only() -> None:
-    """A line that names a loop excuses nothing on the other."""
-    runs = [made({"a": "failed", "b": "passed"}, loop) for loop in ("aiovfork", "aiovfork-uvloop")]
-    verdict = judge(runs, [listed("waived", "a", "aiovfork-uvloop")], ())
-    assert verdict.problems == [f"fake on aiovfork, Python {VERSION}: failed: a"]
-
-
-def test_a_waived_test_that_passes_is_reported() -> None:
-    """It is no problem, but is not passed over."""
-    verdict = judge([made({"a": "passed"})], [listed("waived", "a")], ())
-    assert verdict.passed
-    assert verdict.notes == [f"fake on aiovfork, Python {VERSION}: waived, but passes: a"]
-
-
-@pytest.mark.parametrize("kind", ["pending", "refused"])
-def test_a_test_that_passes_must_leave_these_lists(kind: Kind) -> None:
-    """A pending or refused test that passes fails the whole, so that the lists shrink."""
-    verdict = judge([made({"a": "passed"})], [listed(kind, "a")], ())
-    assert verdict.problems == [
-        f"fake on aiovfork, Python {VERSION}: {kind}, but passes; take it off the list: a"
-    ]
-
-
-def test_a_line_that_names_no_test_fails_the_whole() -> None:
-    """Where all of a suite has run, a line about a test that it does not have is a problem."""
-    runs, lists = [made({"a": "passed"})], [listed("waived", "gone")]
-    assert judge(runs, lists, {"fake"}).problems == ["waived.txt: names no test: fake: gone"]
-    assert judge(runs, lists, ()).passed  # perhaps another interpreter has it
-
-
-def test_a_line_about_no_judged_loop_fails_the_whole() -> None:
-    """A line that can excuse nothing, since its loop is not judged, is a problem."""
-    verdict = judge([made({"a": "passed"})], [listed("waived", "a", "uvloop")], ())
-    assert verdict.problems == ["waived.txt: no judged loop: fake: a on uvloop"]
-
-
-@pytest.mark.parametrize("tests", [{}, {"a": "skipped"}], ids=["none", "all skipped"])
-def test_a_suite_that_runs_no_test_fails_the_whole(tests: dict[str, Outcome]) -> None:
-    """No test is as bad as a failed one. On a plain loop that is noted."""
-    assert judge([made(tests)], [], ()).problems == [f"fake on aiovfork, Python {VERSION}: no test has run"]
-    plain = judge([made(tests, "uvloop")], [], ())
-    assert plain.passed
-    assert plain.notes == [f"fake on uvloop, Python {VERSION}: no test has run"]
-
-
-def test_a_suite_that_an_interpreter_lacks_is_said() -> None:
-    """A suite that is not installed with an interpreter is in the table, and is no problem."""
-    verdict = judge([Run("fake", VERSION, "", absent="no test package")], [], {"fake"})
-    assert verdict.passed
-    assert "no test package" in shown(verdict)
-    assert "no test package" in report.as_markdown(verdict)
-
-
-def test_a_test_that_is_skipped_only_on_our_loops_fails_the_whole() -> None:
-    """What asyncio's own loop runs is not to be skipped on aiovfork's, but for the tests on a list."""
-    runs = [made({"a": "skipped", "b": "passed"}), made({"a": "passed", "b": "passed"}, "asyncio")]
-    problem = f"fake on aiovfork, Python {VERSION}: skipped, though asyncio runs it: a"
-    assert judge(runs, [], ()).problems == [problem]
-    assert judge(runs, [listed("pending", "a")], ()).passed
-    runs[1] = made({"a": "skipped", "b": "passed"}, "asyncio")
-    assert judge(runs, [], ()).passed
-
-
-@pytest.mark.parametrize(("loop", "spawned"), [("aiovfork", 0), ("asyncio", 3)])
-def test_a_suite_that_runs_on_another_loop_fails_the_whole(loop: str, spawned: int) -> None:
-    """aiovfork must have started children on its loops, and none on the plain ones."""
-    verdict = judge([made({"a": "passed"}, loop, spawned=spawned)], [], ())
-    assert verdict.problems == [
-        f"fake on {loop}, Python {VERSION}: not on that loop: aiovfork has started {spawned} children"
-    ]
+def test_an_excused_failure_is_counted_apart() -> None:
+    """It is counted under the name of its list."""
+    (row,) = judge([made(FAILED)], [listed("refused", "a")], ()).rows
+    assert {name: count for name, count in row.counts.items() if count} == {"passed": 1, "refused": 1}
 
 
 # ---- the lists ----
@@ -534,19 +484,17 @@ def test_a_run_with_a_failure_is_repeated(session: tuple[list[Run], list[str]]) 
     assert f"{runs[1].name}: passed only when repeated: Fake.test_passes_later" in verdict.notes
 
 
-def test_the_reports_show_all(session: tuple[list[Run], list[str]]) -> None:
-    """A terminal shows counts, failures with their traceback, and trouble; JSON has every test."""
+def test_the_report_shows_all(session: tuple[list[Run], list[str]]) -> None:
+    """It has counts, failures with their traceback, trouble, and what an interpreter lacks."""
     runs, _ = session
-    verdict = judge(runs, [], ())
-    text = shown(verdict)
+    said: list[str] = []
+    report.show(judge([*runs, Run("fake", VERSION, "", absent="no test package")], [], ()), said.append)
+    text = "\n".join(said)
     assert 'self.fail("always")' in text
     assert "no gone" in text
-    assert "does not conform" in text
-    assert f"| fake | {VERSION} | aiovfork | 2 | 1 | 1 |  |  |  |  |" in report.as_markdown(verdict)
-    data = json.loads(report.as_json(verdict))
-    assert data["passed"] is False
-    assert data["runs"][1]["counts"]["passed"] == 1
-    assert data["runs"][1]["tests"]["Fake.test_fails"]["outcome"] == "failed"
+    assert f"| fake | {VERSION} | aiovfork | 2 | 1 | 1 |  |  |  |  |" in text
+    assert "no test package" in text
+    assert said[-1] == "does not conform"
 
 
 def test_an_interpreter_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -597,10 +545,3 @@ def test_half_made_things_are_made_again(tmp_path: Path) -> None:
     for _ in range(2):
         assert not (store.made("thing", made_in.append) / "rest").exists()
     assert len(made_in) == 1
-
-
-def shown(verdict: Verdict) -> str:
-    """The verdict as a terminal shows it."""
-    file = io.StringIO()
-    report.show(verdict, Console(file=file, width=150))
-    return file.getvalue()
