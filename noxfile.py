@@ -21,6 +21,7 @@ PYTHONS = ["3.13", "3.12", "3.11"]
 CORE_TESTS = [
     "tests/project/test_examples.py",
     "tests/project/test_public_api.py",
+    "tests/safety/test_cancellation.py",
     "tests/semantics/test_cancellation.py",
     "tests/semantics/test_errors.py",
     "tests/semantics/test_fd_tables.py",
