@@ -27,8 +27,8 @@ GROUP := $(VENV)/.group-
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(BUILT)  ## a busy server beside helper processes, on four backends (DEMO_ARGS=--help)
-	$(BIN)/python -m aiovfork demo $(DEMO_ARGS)
+demo: $(BUILT) $(GROUP)demo  ## a busy server beside helper processes, on four backends (DEMO_ARGS=--help)
+	$(BIN)/python -m examples.demo $(DEMO_ARGS)
 
 test: $(BUILT) $(GROUP)test  ## the fast tests (PYTEST_ARGS='-k ...')
 	$(BIN)/python -m pytest -n 2 -m 'not slow' $(PYTEST_ARGS)
@@ -86,5 +86,5 @@ $(GROUP)%: pyproject.toml | $(BASE)
 
 $(BUILT): pyproject.toml meson.build | $(BASE) $(GROUP)build
 	@echo "building aiovfork"
-	@$(PIP) install --no-build-isolation --editable '.[demo]'
+	@$(PIP) install --no-build-isolation --editable .
 	@touch $@

@@ -115,14 +115,14 @@ def package(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Every test on the newest Python, the fast ones on the others; on the wheel."""
-    session.install(*test_groups(), f"{built('*.whl')}[demo]")
+    session.install(*test_groups(), built("*.whl"))
     run_tests(session, *([] if session.python == PYTHONS[0] or session.posargs else ["-m", "not slow"]))
 
 
 @nox.session
 def sdist(session: nox.Session) -> None:
     """The core's tests, on a build from the sdist."""
-    session.install(*test_groups(), f"{built('*.tar.gz')}[demo]")
+    session.install(*test_groups(), built("*.tar.gz"))
     run_tests(session, "-m", "not slow", *CORE_TESTS)
 
 
@@ -135,7 +135,7 @@ def sanitizers(session: nox.Session) -> None:
         "-Csetup-args=-Dbuildtype=debugoptimized",
         "-Csetup-args=-Db_sanitize=address,undefined",
         "-Csetup-args=-Db_lundef=false",
-        ".[demo]",
+        ".",
     )
     library = subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
     signals = ["segv", "sigbus", "abort", "sigill", "sigfpe"]

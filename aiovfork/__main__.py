@@ -1,4 +1,4 @@
-"""`python -m aiovfork`: a demo and a doctor. Each command imports what it needs only when it runs."""
+"""`python -m aiovfork`: the doctor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from aiovfork.cli import demo, doctor
+from aiovfork.cli import doctor
 
 
 def _version() -> str:
@@ -21,17 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m aiovfork", description="Process spawning for asyncio.")
     parser.add_argument("--version", action="version", version=f"aiovfork {_version()}")
     commands = parser.add_subparsers(title="commands", dest="command")
-    for name, module, summary in (
-        (
-            "demo",
-            demo,
-            "a server with a large heap starts helper processes, on each backend: who keeps answering?",
-        ),
-        ("doctor", doctor, "what this system allows, and what that means for aiovfork"),
-    ):
-        command = commands.add_parser(name, help=summary, description=module.__doc__)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+    summary = "what this system allows, and what that means for aiovfork"
+    command = commands.add_parser("doctor", help=summary, description=doctor.__doc__)
+    doctor.add_arguments(command)
+    command.set_defaults(run=doctor.run)
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()

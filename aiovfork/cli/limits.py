@@ -1,37 +1,12 @@
-"""What the system lets this process have: resource limits, cgroup limits, memory."""
+"""What the system lets this process have: resource limits and cgroup limits."""
 
 from __future__ import annotations
 
-import re
 import resource
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_KIB = 1024
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 UNLIMITED = 1 << 60  # cgroup v1 writes "no limit" as the largest page-aligned number
-
-
-def size_in_bytes(text: str) -> int:
-    """Read a size such as 512M, 2G or 1.5GiB (powers of 1024).
-
-    Raises:
-        ValueError: if it is none.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"not a size: {text!r} (write 512M or 2G)")
-    number, unit = match.groups()
-    return int(float(number) * _KIB ** " KMGT".index(unit.upper() or " "))
-
-
-def size_as_text(size: float) -> str:
-    """Write a size for people: 2.0 GiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < _KIB:
-            return f"{size:.0f} {unit}"
-        size /= _KIB
-    return f"{size:.1f} GiB"
 
 
 def soft_limit(number: int) -> int | None:
@@ -77,13 +52,3 @@ def cgroup_room(controller: str, limits: tuple[str, ...], usages: tuple[str, ...
         if limit is not None and usage is not None:
             rooms.append((limit, max(0, limit - usage)))
     return min(rooms, key=lambda room: room[1], default=None)
-
-
-def available_memory() -> int:
-    """Return how many bytes this process could take and hurt nobody: the machine's, or its cgroup's."""
-    meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, re.MULTILINE)
-    available = int(match[1]) * _KIB if match else 0
-    limits, usages = ("memory.max", "memory.limit_in_bytes"), ("memory.current", "memory.usage_in_bytes")
-    room = cgroup_room("memory", limits, usages)
-    return available if room is None else min(available, room[1])

@@ -17,9 +17,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from aiovfork.cli import demo_wire
-from aiovfork.cli.demo_backends import BACKENDS, Backend
-from aiovfork.cli.demo_helpers import Helper, Programs, helpers
+from examples.demo import wire
+from examples.demo.backends import BACKENDS, Backend
+from examples.demo.helpers import Helper, Programs, helpers
 
 BEAT = 0.001  # seconds between two beats of the heartbeat
 PATIENCE = 15.0  # seconds that one helper may take
@@ -186,21 +186,21 @@ async def requests() -> asyncio.StreamReader:
 async def obey(backend: Backend, programs: Programs, heap: Heap) -> None:
     """Serve, and play the scenes that the demo asks for."""
     server = await asyncio.start_server(heap.serve, "127.0.0.1", 0)
-    demo_wire.reply(port=server.sockets[0].getsockname()[1], rss=resident_bytes(), pid=os.getpid())
+    wire.reply(port=server.sockets[0].getsockname()[1], rss=resident_bytes(), pid=os.getpid())
     work = helpers(programs)
     scene = Scene(backend, itertools.cycle(work), 0, 0)
     async for line in await requests():
-        request: dict[str, Any] = demo_wire.decode(line)
+        request: dict[str, Any] = wire.decode(line)
         match request["do"]:
             case "start":
                 scene = Scene(backend, itertools.cycle(work), request["rate"], request["at_once"])
                 scene.start()
-                demo_wire.reply(started=True)
+                wire.reply(started=True)
             case "spawn":
                 await scene.one(replace(work[0], program=request["program"]))
-                demo_wire.reply(ended=True)
+                wire.reply(ended=True)
             case "stop":
-                demo_wire.reply(**asdict(await scene.stop()))
+                wire.reply(**asdict(await scene.stop()))
     server.close()
 
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from aiovfork.cli import demo_wire
+from examples.demo import wire
 
 PATIENCE = 20.0  # seconds until somebody must have tried to execute the copy
 
@@ -25,14 +25,14 @@ def hold(copy: Path, seconds: float) -> None:
     descriptor = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        demo_wire.reply(program=str(copy))
+        wire.reply(program=str(copy))
         if signal.sigtimedwait({signal.SIGIO}, PATIENCE) is None:
-            demo_wire.reply(error=f"nobody executed {copy} within {PATIENCE:.0f} s")
+            wire.reply(error=f"nobody executed {copy} within {PATIENCE:.0f} s")
             return
         begin = time.monotonic()
         time.sleep(seconds)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        demo_wire.reply(begin=begin, end=time.monotonic())
+        wire.reply(begin=begin, end=time.monotonic())
     finally:
         os.close(descriptor)
 
@@ -41,14 +41,14 @@ def main() -> None:
     """Hold one copy after the other, each for one execution."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
     with tempfile.TemporaryDirectory(prefix="aiovfork-demo-") as folder:
-        for number, request in enumerate(demo_wire.requests()):
+        for number, request in enumerate(wire.requests()):
             # A fresh copy each time: a write lease is refused while anybody else has the file open.
             copy = Path(folder) / f"{Path(request['program']).name}-{number}"
             shutil.copy(request["program"], copy)
             try:
                 hold(copy, request["seconds"])
             except OSError as error:
-                demo_wire.reply(refused=f"no lease on {copy}: {error.strerror}")
+                wire.reply(refused=f"no lease on {copy}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
-from aiovfork.cli import demo_wire
+from examples.demo import wire
 
 CONNECTIONS = 128  # enough that not the client is what makes requests wait
 PATIENCE = 10.0  # seconds that the last answers may take
@@ -75,16 +75,16 @@ def main() -> None:
     """Do what the demo asks: connect to a server, or ask it for records and tell what became of that."""
     connections: list[Connection] = []
     with asyncio.Runner() as runner:
-        for request in demo_wire.requests():
+        for request in wire.requests():
             match request["do"]:
                 case "connect":
                     for _, writer in connections:
                         writer.close()
                     connections = runner.run(connect(request["port"]))
-                    demo_wire.reply(connected=len(connections))
+                    wire.reply(connected=len(connections))
                 case "ask":
                     tally = runner.run(run(connections, request["seconds"], request["rate"]))
-                    demo_wire.reply(**asdict(tally))
+                    wire.reply(**asdict(tally))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiovfork.cli.demo_results import BackendResult, SceneResult
-from aiovfork.cli.demo_wire import Partner, PartnerError
+from examples.demo.results import BackendResult, SceneResult
+from examples.demo.wire import Partner, PartnerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiovfork.cli.demo_backends import Backend
-    from aiovfork.cli.demo_helpers import Programs
+    from examples.demo.backends import Backend
+    from examples.demo.helpers import Programs
 
 HOLD = 0.3  # seconds for which exec is held
 GAP = 0.15  # seconds between two holds
@@ -73,7 +73,7 @@ class Show:
         stage = (backend.name, str(script.heap), script.programs.sha256sum, script.programs.gzip)
         self.announce(f"{backend.label}: filling the heap")
         try:
-            async with await Partner.start("aiovfork.cli.demo_server", *stage) as server:
+            async with await Partner.start("examples.demo.server", *stage) as server:
                 await self.load.ask(do="connect", port=(await server.receive())["port"])
                 lengths = (script.idle, script.steady, script.flat_out)
                 pace = ((0, 0), (HELPERS, AT_ONCE), (0, AT_ONCE))
@@ -126,8 +126,8 @@ async def play_all(
         say: called with what the spectator should know.
     """
     async with (
-        await Partner.start("aiovfork.cli.demo_load") as load,
-        await Partner.start("aiovfork.cli.demo_lease") as lease,
+        await Partner.start("examples.demo.load") as load,
+        await Partner.start("examples.demo.lease") as lease,
     ):
         show = Show(script, load, lease, announce, say)
         return [await show.play(backend) for backend in backends]

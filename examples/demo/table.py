@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from aiovfork.cli.demo_results import PROMPT
-from aiovfork.cli.demo_show import HOLD, TITLES
-from aiovfork.cli.limits import size_as_text
+from examples.demo.results import PROMPT
+from examples.demo.show import HOLD, TITLES
+from examples.demo.sizes import size_as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aiovfork.cli.demo_results import BackendResult, Spread
+    from examples.demo.results import BackendResult, Spread
 
 
 def milliseconds(value: float) -> str:

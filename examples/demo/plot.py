@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
-from aiovfork.cli.demo_show import AT_ONCE, HELPERS, HOLD
-from aiovfork.cli.demo_table import milliseconds
-from aiovfork.cli.limits import size_as_text
+from examples.demo.show import AT_ONCE, HELPERS, HOLD
+from examples.demo.sizes import size_as_text
+from examples.demo.table import milliseconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-    from aiovfork.cli.demo_results import BackendResult, SceneResult, Spread
+    from examples.demo.results import BackendResult, SceneResult, Spread
 
 # Okabe and Ito's palette: told apart by colour-blind readers, too.
 COLOURS = {"asyncio": "#0072B2", "uvloop": "#D55E00", "aiovfork": "#009E73", "aiovfork-uvloop": "#CC79A7"}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from aiovfork.cli.demo_backends import Backend
+    from examples.demo.backends import Backend
 
 LONGEST_US = 120_000_000
 PROMPT = 0.05  # seconds within which an answer still feels prompt

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
+ROOT = Path(__file__).parents[2]  # the checkout, from which `-m examples.demo.NAME` is found
 LINE_LIMIT = 1 << 28  # a scene's samples travel in one line
 
 
@@ -58,7 +60,7 @@ class Partner:
         command = (sys.executable, "-m", module, *arguments)
         # A session of its own: ^Z and ^C are for the demo, which then ends its partners in order.
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, limit=LINE_LIMIT, start_new_session=True
+            *command, stdin=PIPE, stdout=PIPE, limit=LINE_LIMIT, start_new_session=True, cwd=ROOT
         )
         return cls(" ".join((module.rpartition(".")[2], *arguments[:1])), process)
 

@@ -1,10 +1,11 @@
-"""`python -m aiovfork demo`: a server with a large heap starts helpers, on each backend. Who keeps answering?
+"""`python -m examples.demo`: a server with a large heap starts helpers, on each backend. Who keeps answering?
 
 This module imports only the standard library; what the extra brings is imported once it is known to be there.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib.util
 import sys
@@ -12,16 +13,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aiovfork.cli.demo_backends import BACKENDS, Backend, have_uvloop
-from aiovfork.cli.demo_helpers import Programs
-from aiovfork.cli.limits import available_memory, size_as_text, size_in_bytes
+from examples.demo.backends import BACKENDS, Backend, have_uvloop
+from examples.demo.helpers import Programs
+from examples.demo.sizes import available_memory, size_as_text, size_in_bytes
 
 if TYPE_CHECKING:
-    import argparse
-
     from rich.console import Console
 
-    from aiovfork.cli.demo_results import BackendResult
+    from examples.demo.results import BackendResult
 
 EXTRA = {"rich": "rich", "matplotlib": "matplotlib", "hdrh": "hdrhistogram"}
 HEAP, QUICK_HEAP = "2G", "256M"
@@ -55,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the demo and return the exit status: 0, 1 (a wrong output, a lost child) or 2 (cannot run)."""
     missing = [name for module, name in EXTRA.items() if importlib.util.find_spec(module) is None]
     if missing:
-        print(f"The demo needs {', '.join(missing)}: pip install 'aiovfork[demo]'", file=sys.stderr)
+        print(f"The demo needs {', '.join(missing)}: pip install {' '.join(missing)}", file=sys.stderr)
         return UNUSABLE
     from rich.console import Console
 
@@ -84,9 +83,7 @@ def _backends(arguments: argparse.Namespace, console: Console) -> list[Backend]:
     """Return the backends to show, and say which are left out."""
     names = arguments.backends or list(BACKENDS)
     if not have_uvloop() and any(BACKENDS[name].on_uvloop for name in names):
-        console.print(
-            "uvloop is not installed: its rows are left out (pip install 'aiovfork[demo]').", markup=False
-        )
+        console.print("uvloop is not installed: its rows are left out (pip install uvloop).", markup=False)
         names = [name for name in names if not BACKENDS[name].on_uvloop]
     return [BACKENDS[name] for name in dict.fromkeys(names)]
 
@@ -108,7 +105,7 @@ def _play(
     """Play all scenes behind a progress bar."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from aiovfork.cli.demo_show import Script, play_all
+    from examples.demo.show import Script, play_all
 
     seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
     holds = QUICK_HOLDS if arguments.quick else HOLDS
@@ -140,9 +137,9 @@ def _play(
 
 def _report(results: list[BackendResult], folder: Path, console: Console) -> None:
     """Print the tables and the verdict, and write figures and plots."""
-    from aiovfork.cli.demo_plot import draw
-    from aiovfork.cli.demo_results import save
-    from aiovfork.cli.demo_table import held_table, verdict, working_table
+    from examples.demo.plot import draw
+    from examples.demo.results import save
+    from examples.demo.table import held_table, verdict, working_table
 
     if any(result.scenes for result in results):
         console.print(working_table(results))
@@ -153,3 +150,14 @@ def _report(results: list[BackendResult], folder: Path, console: Console) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     files = [save(results, folder), *draw(results, folder)]
     console.print("Written: " + ", ".join(map(str, files)))
+
+
+def main() -> int:
+    """Run the command line and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A server with a large heap starts helper processes on four backends: `make demo`."""
