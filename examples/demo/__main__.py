@@ -1,6 +1,6 @@
-"""`python -m examples.demo`: a server with a large heap starts helpers, on each backend. Who keeps answering?
+"""`make demo`: a server with a large heap starts helper processes, on each backend. Who keeps answering?
 
-This module imports only the standard library; what the extra brings is imported once it is known to be there.
+This module imports only the standard library; other packages are imported once they are known to be there.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import argparse
 import asyncio
 import importlib.util
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from examples.demo.backends import BACKENDS, Backend, have_uvloop
 from examples.demo.helpers import Programs
-from examples.demo.sizes import available_memory, size_as_text, size_in_bytes
+from examples.demo.sizes import ALLOWED, available_memory, size_as_text, size_in_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,28 +27,66 @@ EXTRA = {"rich": "rich", "matplotlib": "matplotlib", "hdrh": "hdrhistogram"}
 HEAP, QUICK_HEAP = "2G", "256M"
 SECONDS, QUICK_SECONDS = 7.0, 1.2
 HOLDS, QUICK_HOLDS = 5, 2
+LONGEST = 600.0  # seconds; every answer of a scene is kept in memory
 START_UP = 1.5  # seconds that a server takes to start and fill its heap, about; for the progress bar only
 
 GOOD, WRONG, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
 
+def heap_size(text: str) -> int:
+    """Read --heap; argparse shows the text of an ArgumentTypeError, and hides that of a ValueError."""
+    try:
+        return size_in_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def duration(text: str) -> float:
+    """Read --seconds."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= LONGEST:  # which refuses nan and inf, too
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and {LONGEST:.0f} seconds")
+    return seconds
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the demo's options."""
     parser.add_argument(
-        "--heap", type=size_in_bytes, metavar="SIZE", help=f"the server's heap (default {HEAP})"
+        "--heap",
+        type=heap_size,
+        metavar="SIZE",
+        help=f"memory that the server fills before it serves: {ALLOWED}; default {HEAP}",
     )
     parser.add_argument(
-        "--seconds", type=float, metavar="N", help=f"how long the main scene lasts (default {SECONDS:.0f})"
+        "--seconds",
+        type=duration,
+        metavar="N",
+        help=f"how long the longest scene lasts; the others follow; default {SECONDS:.0f}",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("demo-output"), metavar="DIR", help="for plots and figures"
+        "--out",
+        type=Path,
+        default=Path("demo-output"),
+        metavar="DIR",
+        help="folder for the picture (demo.png, demo.svg) and the figures (demo.json); default demo-output",
     )
-    parser.add_argument("--quick", action="store_true", help=f"short scenes and a heap of {QUICK_HEAP}")
     parser.add_argument(
-        "--backends", nargs="+", choices=BACKENDS, metavar="NAME", help=f"of {', '.join(BACKENDS)}"
+        "--quick", action="store_true", help=f"short scenes and a heap of {QUICK_HEAP}: 20 seconds in all"
     )
-    parser.add_argument("--sha256sum", default="sha256sum", metavar="PROGRAM", help="the sha256sum to run")
-    parser.add_argument("--gzip", default="gzip", metavar="PROGRAM", help="the gzip to run")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        choices=BACKENDS,
+        metavar="NAME",
+        help=f"which backends to show, of {', '.join(BACKENDS)}; default all",
+    )
+    parser.add_argument(
+        "--sha256sum", default="sha256sum", metavar="PROGRAM", help="the sha256sum that the server starts"
+    )
+    parser.add_argument("--gzip", default="gzip", metavar="PROGRAM", help="the gzip that the server starts")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,6 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
     except FileNotFoundError as error:
         print(f"The demo needs the program {error}, which is not in PATH.", file=sys.stderr)
         return UNUSABLE
+    if complaint := unwritable(arguments.out):
+        print(f"The demo cannot write to {arguments.out}: {complaint}.", file=sys.stderr)
+        return UNUSABLE
     backends = _backends(arguments, console)
     if not backends:
         print("No backend is left to show.", file=sys.stderr)
@@ -77,6 +119,16 @@ def run(arguments: argparse.Namespace) -> int:
         return INTERRUPTED
     _report(results, arguments.out, console)
     return WRONG if any(result.complaints() for result in results) else GOOD
+
+
+def unwritable(folder: Path) -> str | None:
+    """Make the folder for the results, and say why no file can be written there; None where one can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _backends(arguments: argparse.Namespace, console: Console) -> list[Backend]:
@@ -147,14 +199,24 @@ def _report(results: list[BackendResult], folder: Path, console: Console) -> Non
         console.print(held_table(results))
     for line in verdict(results):
         console.print(line, markup=False, soft_wrap=True)
-    folder.mkdir(parents=True, exist_ok=True)
     files = [save(results, folder), *draw(results, folder)]
     console.print("Written: " + ", ".join(map(str, files)))
 
 
 def main() -> int:
     """Run the command line and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.demo",
+        description=(
+            "An HTTP server with a large heap answers 250 requests a second, and starts helper processes "
+            "at the same time: sha256sum and gzip. The demo shows how fast it answers while asyncio, uvloop, and "
+            "aiovfork on either of them start the helpers, and what happens when exec of a helper is slow."
+        ),
+        epilog=(
+            "Exit status: 0 if every helper did its work; 1 if an output was wrong or a child was lost; "
+            "2 if the demo cannot run here."
+        ),
+    )
     add_arguments(parser)
     return run(parser.parse_args())
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from aiovfork.cli.limits import cgroup_room
 
 _KIB = 1024
+ALLOWED = "a number with or without a unit, K, M, G or T, such as 512M, 1.5G, 2GiB or 4194304 (bytes)"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
@@ -19,9 +20,12 @@ def size_in_bytes(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"not a size: {text!r} (write 512M or 2G)")
+        raise ValueError(f"not a size: {text!r}; write {ALLOWED}")
     number, unit = match.groups()
-    return int(float(number) * _KIB ** " KMGT".index(unit.upper() or " "))
+    size = int(float(number) * _KIB ** " KMGT".index(unit.upper() or " "))
+    if size <= 0:
+        raise ValueError(f"a size of nothing: {text!r}; write {ALLOWED}")
+    return size
 
 
 def size_as_text(size: float) -> str:

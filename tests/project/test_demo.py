@@ -13,7 +13,7 @@ import pytest
 
 from examples.demo import sizes
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
 SCENES = ["idle", "steady", "flat out", "held"]
 TINY = ("--quick", "--seconds", "0.4", "--heap", "16M")
@@ -81,10 +81,10 @@ def test_sizes(text: str, size: int) -> None:
     assert sizes.size_in_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "G", "2X", "-1G", "2G2"])
+@pytest.mark.parametrize("text", ["", "G", "2X", "-1G", "2G2", "0"])
 def test_no_sizes(text: str) -> None:
     """What is no size is refused."""
-    with pytest.raises(ValueError, match="not a size"):
+    with pytest.raises(ValueError, match="write a number"):
         sizes.size_in_bytes(text)
 
 
@@ -162,3 +162,51 @@ def test_demo_refuses_a_missing_program() -> None:
     ended = run_demo("--gzip", "no-such-gzip")
     assert ended.returncode == 2
     assert ended.stderr == "The demo needs the program no-such-gzip, which is not in PATH.\n"
+
+
+def test_demo_help_is_for_users() -> None:
+    """--help says what is shown, what each option takes, and what the exit status means."""
+    ended = run_demo("--help")
+    assert ended.returncode == 0
+    said = " ".join(ended.stdout.split())
+    for words in (
+        "answers 250 requests a second",
+        "default 2G",
+        "default 7",
+        "default demo-output",
+        "Exit status: 0",
+    ):
+        assert words in said
+    assert "module" not in said
+    assert "import" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "answer"),
+    [
+        ("--heap", "foo", "not a size: 'foo'; write a number with or without a unit, K, M, G or T"),
+        ("--heap", "0", "a size of nothing"),
+        ("--seconds", "-1", "'-1' is not between 0 and 600 seconds"),
+        ("--seconds", "0", "is not between"),
+        ("--seconds", "nan", "is not between"),
+        ("--seconds", "soon", "is not between"),
+        ("--backends", "gevent", "choose from"),
+    ],
+)
+def test_demo_says_what_is_right(option: str, value: str, answer: str) -> None:
+    """A wrong value of an option is refused at once, with what would have been right."""
+    ended = run_demo(f"{option}={value}")
+    assert ended.returncode == 2
+    assert answer in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.usefixtures("_extra")
+@pytest.mark.parametrize(("kind", "why"), [("file", "File exists"), ("below", "Not a directory")])
+def test_demo_checks_the_output_folder_first(tmp_path: Path, kind: str, why: str) -> None:
+    """A folder for the results that cannot be made is refused before anything is started."""
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" if kind == "file" else tmp_path / "file" / "below"
+    ended = run_demo("--out", str(folder))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"The demo cannot write to {folder}: {why}.\n"
