@@ -10,7 +10,18 @@ import os
 import struct
 from typing import Any, Final, Literal
 
-from aiovfork._core import ffi, lib
+try:
+    from aiovfork._core import ffi, lib
+except ImportError as error:
+    if error.name != "aiovfork._core":
+        raise
+    # With the package's name, `python -m aiovfork` prints this sentence without a traceback.
+    raise ImportError(
+        f"{os.path.dirname(__file__)} holds the sources of aiovfork, but its C extension is not built there. "
+        "Run `pip install .` beside that folder and start Python in another folder; or run `make test`, "
+        "which builds it and makes .venv/bin/python.",
+        name="aiovfork",
+    ) from error
 
 __all__ = [
     "EVENT",

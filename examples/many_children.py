@@ -11,15 +11,16 @@ AT_ONCE = asyncio.Semaphore(16)
 
 
 async def lines_of(path: Path) -> int:
-    """Count a file's lines with wc."""
-    async with AT_ONCE:
-        process = await aiovfork.create_subprocess_exec("wc", "-l", path, stdout=PIPE)
+    """Count a file's lines with wc. When this is cancelled, `async with` kills and reaps the child."""
+    async with AT_ONCE, await aiovfork.create_subprocess_exec("wc", "-l", path, stdout=PIPE) as process:
         output, _ = await process.communicate()
-    return int((output or b"0").split()[0])
+    if process.returncode or not output:
+        raise RuntimeError(f"wc -l {path} ended with {process.returncode}")
+    return int(output.split()[0])
 
 
 async def main() -> None:
-    """Count the lines of asyncio itself. One failure would cancel, kill and reap all the others."""
+    """Count the lines of asyncio itself. One failure cancels, kills and reaps all the others."""
     async with asyncio.TaskGroup() as group:
         counts = [group.create_task(lines_of(path)) for path in FILES]
     print(sum(count.result() for count in counts), "lines in", len(FILES), "files")

@@ -18,7 +18,8 @@ async def main() -> None:
     print("killed and reaped, return code", process.returncode)
 
     try:
-        await aiovfork.create_subprocess_exec("sleep", "60", spawn_timeout=1e-6)
+        async with await aiovfork.create_subprocess_exec("sleep", "60", spawn_timeout=1e-6):
+            print("ran: the loop was so late that it saw the start before the deadline")
     except TimeoutError:
         print("did not run within a microsecond: killed before it could start")
     print(aiovfork.stats().alive, "children alive")

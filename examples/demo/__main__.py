@@ -209,8 +209,8 @@ def main() -> int:
         prog="python -m examples.demo",
         description=(
             "An HTTP server with a large heap answers 250 requests a second, and starts helper processes "
-            "at the same time: sha256sum and gzip. The demo shows how fast it answers while asyncio, uvloop, and "
-            "aiovfork on either of them start the helpers, and what happens when exec of a helper is slow."
+            "at the same time: sha256sum and gzip. The demo shows how fast it answers while asyncio, uvloop, "
+            "and aiovfork on either of them start the helpers, and what happens when exec is slow."
         ),
         epilog=(
             "Exit status: 0 if every helper did its work; 1 if an output was wrong or a child was lost; "

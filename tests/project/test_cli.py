@@ -6,14 +6,19 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aiovfork import _binding
 
+ROOT = Path(__file__).parents[2]
 CLONE3 = 435
 WAITID = {"x86_64": 247, "aarch64": 95}.get(os.uname().machine)
 P_PIDFD = 3
@@ -51,7 +56,7 @@ def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def aiovfork(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run `python -m aiovfork`."""
+    """Run `python -m aiovfork`, which is the command `aiovfork`."""
     return run("-m", "aiovfork", *arguments, **options)
 
 
@@ -83,6 +88,40 @@ def test_version() -> None:
     ended = aiovfork("--version")
     assert ended.returncode == 0
     assert ended.stdout.startswith("aiovfork 0.")
+
+
+def test_the_command_is_installed() -> None:
+    """`aiovfork` is `python -m aiovfork`: the same help and version."""
+    script = Path(sysconfig.get_path("scripts")) / "aiovfork"
+    for option in ("--help", "--version"):
+        assert run(str(script), option).stdout == aiovfork(option).stdout != ""
+
+
+def test_a_checkout_that_is_not_built(tmp_path: Path) -> None:
+    """In a checkout without the extension `python -m aiovfork` says in one sentence what to do, and fails."""
+    package = Path(_binding.__file__).parent
+    shutil.copytree(package, tmp_path / "aiovfork", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    # -S: no finder of an editable install. So the checkout is all that there is.
+    ended = run("-S", "-m", "aiovfork", "doctor", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert len(ended.stderr.splitlines()) == 1
+    assert f"{tmp_path}/aiovfork holds the sources" in ended.stderr
+    assert "`pip install .`" in ended.stderr
+
+
+def test_every_python_file_is_installed() -> None:
+    """aiovfork/meson.build lists each Python file of the package: none is missing from a wheel."""
+    package = ROOT / "aiovfork"
+    if not package.is_dir():
+        pytest.skip("tests of a wheel run without the package's folder")
+    listed = set(re.findall(r"'([\w/.]+)'", (package / "meson.build").read_text())) - {
+        "aiovfork",
+        "aiovfork/cli",
+    }
+    files = {
+        str(path.relative_to(package)) for path in package.rglob("*.py*") if "__pycache__" not in path.parts
+    }
+    assert listed == files | {"py.typed"}
 
 
 # ---- doctor ----

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -28,7 +30,7 @@ OUTPUT = {
     ),
     "timeout_and_cancel": (
         r"takes too long\nkilled and reaped, return code -9\n"
-        r"did not run within a microsecond: killed before it could start\n0 children alive\n"
+        r"(did not run within a microsecond: killed before it could start|ran: .*)\n0 children alive\n"
     ),
 }
 
@@ -56,3 +58,47 @@ def test_example_is_short_and_explained(name: str) -> None:
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= LONGEST
     assert ast.get_docstring(ast.parse(text))
+
+
+def load(name: str) -> ModuleType:
+    """Import an example."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# Stands for wc: for one file it fails once four others run; for the others it never ends by itself.
+STUCK_WC = """#!/bin/sh
+case $2 in
+*/events.py) exec 3<>"$FIFO"; for _ in 1 2 3 4; do read -r _ <&3; done; exit 7 ;;
+*) echo $$ >>"$PIDS"; echo $$ >"$FIFO"; exec sleep 1000 ;;
+esac
+"""
+
+
+async def test_many_children_end_with_the_first_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """many_children: when one child fails, the others are killed and reaped before main() raises."""
+    (tmp_path / "wc").write_text(STUCK_WC)
+    (tmp_path / "wc").chmod(0o755)
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FIFO", str(tmp_path / "fifo"))
+    monkeypatch.setenv("PIDS", str(tmp_path / "pids"))
+    module = load("many_children")
+    fifo = os.open(tmp_path / "fifo", os.O_RDWR)  # so that writing to it raises no SIGPIPE
+    try:
+        with pytest.raises(ExceptionGroup) as raised:
+            await module.main()
+    finally:
+        os.close(fifo)
+    assert [str(error)[-len("ended with 7") :] for error in raised.value.exceptions] == ["ended with 7"]
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) >= 4
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):  # a zombie would still be there
+            os.kill(int(pid), 0)
