@@ -9,33 +9,11 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 import aiovfork
 from aiovfork._binding import lib, step_name
+from tests.support.pages import MARKDOWN, PAGES, ROOT, tokens
 from tools import contract
-
-ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    page
-    for folder, pattern in [
-        (ROOT, "*.md"),
-        (ROOT / "docs", "**/*.md"),
-        (ROOT / "csrc", "*.md"),
-        (ROOT / "benchmarks", "*.md"),
-    ]
-    for page in folder.glob(pattern)
-    if "_build" not in page.parts and page.parent != ROOT / "docs" / "changes"
-)
-MARKDOWN = MarkdownIt("commonmark").enable("table")
-
-
-def tokens(page: Path) -> Iterator[Token]:
-    """Every token of a page, those within a line of text included."""
-    for token in MARKDOWN.parse(page.read_text()):
-        yield token
-        yield from token.children or []
 
 
 def programs() -> Iterator[pytest.ParameterSet]:

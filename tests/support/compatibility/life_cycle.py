@@ -8,6 +8,7 @@ import functools
 import gc
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -334,3 +335,13 @@ async def audit(spawn: Spawner) -> str:
     with recorded("subprocess.Popen") as events:
         await spawn.exec("true", cwd="/")
     return yes([args for _, args in events] == [("true", ["true"], "/", None)])
+
+
+@group.row("no", Since({"3.11": "no", "3.13": "yes"}), "no", differs="worse")
+async def audit_of_posix_spawn(spawn: Spawner) -> str:
+    """The audit event `os.posix_spawn` is raised for a program that is given by its absolute path."""
+    program = shutil.which("true")
+    assert program is not None
+    with recorded("os.posix_spawn") as events:
+        await (await spawn.exec(program)).wait()
+    return yes(events)
