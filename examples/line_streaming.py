@@ -1,4 +1,4 @@
-"""Lines as they come: the child goes on writing while each is dealt with."""
+"""Read the output of a child line by line, while the child goes on writing."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ CHILD = "for n in range(1, 6): print('line', n, flush=True)\ninput()\nprint('bye
 
 
 async def main() -> None:
-    """Answer the child after its fifth line; it waits for that, so nothing here was buffered to its end."""
+    """Answer the child after its fifth line. It waits for the answer, so its lines do come one by one."""
     process = await aiovfork.create_subprocess_exec(sys.executable, "-c", CHILD, stdin=PIPE, stdout=PIPE)
     assert process.stdin is not None
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""A shell pipeline. What is inserted into the command is quoted; without need of a shell, do without."""
+"""A shell pipeline. Quote what you insert into the command. If you need no shell, do not use one."""
 
 import asyncio
 import shlex

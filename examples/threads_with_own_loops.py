@@ -10,7 +10,7 @@ THREADS, CHILDREN = 4, 8
 
 
 async def children(thread: int) -> list[int]:
-    """Run some children on this thread's loop and return what they say."""
+    """Run some children on the loop of this thread and return their output."""
 
     async def one(number: int) -> int:
         process = await aiovfork.create_subprocess_exec("echo", str(100 * thread + number), stdout=PIPE)

@@ -19,7 +19,7 @@ _requests: set[asyncio.Task[Any]] = set()
 
 
 async def run(command: list[str]) -> str:
-    """Return what a helper says. It is killed when it takes too long, or when this is cancelled."""
+    """Return the output of a helper. Kill it when it takes too long, or when this is cancelled."""
     async with asyncio.timeout(DEADLINE):
         process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
         try:
@@ -31,7 +31,7 @@ async def run(command: list[str]) -> str:
 
 
 async def answer(path: str) -> tuple[int, dict[str, Any]]:
-    """Run the helper of a path, and tell who started it."""
+    """Run the helper of a path. The answer names the loop and counts the children of aiovfork."""
     task = asyncio.current_task()
     assert task is not None
     _requests.add(task)
@@ -55,7 +55,7 @@ async def app(scope: Any, receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    # A server may end as soon as it has the answer, whatever its requests still have running.
+    # A server may end as soon as it has the answer, even if requests still have helpers that run.
     for task in _requests:
         if not task.cancelling():
             task.cancel()

@@ -14,10 +14,9 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # likewise
         super().run()
 
     def handle_exit_signal(self) -> None:
-        """SIGTERM: let requests end, but be quick in the last moments.
+        """SIGTERM: let requests end by themselves, and cancel them shortly before the master's SIGKILL.
 
-        When the graceful timeout is over, the master kills this process with SIGKILL; requests that have a
-        helper could not end it any more.
+        The master kills this process when the graceful timeout is over. Then nobody could end the helpers.
         """
         super().handle_exit_signal()
         patience = self.cfg.graceful_timeout

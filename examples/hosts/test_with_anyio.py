@@ -18,7 +18,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 @pytest.mark.anyio
 async def test_run_process() -> None:
-    """anyio's processes are the loop's."""
+    """anyio starts its processes through the loop."""
     before = aiovfork.stats().spawned
     completed = await anyio.run_process(["uname"])
     assert completed.stdout == b"Linux\n"

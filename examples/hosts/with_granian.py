@@ -25,6 +25,6 @@ if __name__ == "__main__":
         "app:app",
         interface=Interfaces.ASGI,
         port=int(os.environ.get("PORT", "8000")),
-        # Longer than any request may take: a worker that is killed takes no helper with it.
+        # Longer than any request may take: the helpers of a worker that is killed live on.
         workers_kill_timeout=int(os.environ.get("PATIENCE", "90")),
     ).serve()

@@ -16,7 +16,7 @@ PATIENCE = float(os.environ.get("PATIENCE", "10"))
 
 
 async def main() -> None:
-    """Serve until a signal comes; then give requests so many seconds to end."""
+    """Serve until a signal comes. Then requests have PATIENCE seconds to end."""
     address = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
     config = Config.from_mapping(bind=address, graceful_timeout=PATIENCE)
     stop = asyncio.Event()
@@ -25,7 +25,7 @@ async def main() -> None:
     server = asyncio.create_task(serve(app, config, shutdown_trigger=stop.wait))
     await asyncio.wait([server, stopped := asyncio.create_task(stop.wait())], return_when="FIRST_COMPLETED")
     stopped.cancel()
-    # On Python 3.12 and later hypercorn itself waits without end. The Runner cancels what is left then.
+    # On Python 3.12 and later hypercorn itself waits without a bound. The Runner cancels what is left.
     done, _ = await asyncio.wait([server], timeout=PATIENCE + 2)
     for task in done:
         task.result()

@@ -14,7 +14,7 @@ async def helper() -> str:
 
 
 class LoopFactoryTest(unittest.IsolatedAsyncioTestCase):
-    """Python 3.13 and later have a place for the factory; before, it is not looked at."""
+    """Python 3.13 and later use loop_factory; older versions ignore it."""
 
     # A function would be bound to the instance here, as a method: staticmethod, or the loop's class.
     loop_factory = staticmethod(aiovfork.new_event_loop)

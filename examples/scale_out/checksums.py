@@ -17,7 +17,7 @@ INPUTS = [b"%d" % number for number in range(32)]
 
 
 async def digest(key: str, data: bytes, program: str = "sha256sum") -> tuple[str, int]:
-    """Return what a helper says of the data, and which worker ran it; key is that of this task's future."""
+    """Return the digest of the data, and which worker ran it. key is the key of this task's future."""
     async with (
         cancellable(key),
         await aiovfork.create_subprocess_exec(program, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process,
@@ -29,7 +29,7 @@ async def digest(key: str, data: bytes, program: str = "sha256sum") -> tuple[str
 
 
 async def sleep(key: str) -> None:
-    """Have a helper that does not end by itself; tell when it has begun, and when it has been reaped."""
+    """Run a helper that does not end by itself. Tell when it has begun, and when it has been reaped."""
     try:
         async with cancellable(key), await aiovfork.create_subprocess_exec("sleep", "1000") as process:
             await Event("begun").set()
@@ -39,7 +39,7 @@ async def sleep(key: str) -> None:
 
 
 def show(client: Client) -> None:
-    """Have results, a failure and a cancellation."""
+    """Show results, a failure and a cancellation."""
     keys = [f"digest-{number}" for number in range(len(INPUTS))]
     answers = client.gather(client.map(digest, keys, INPUTS, key=keys))
     right = [hashlib.sha256(data).hexdigest() for data in INPUTS] == [text for text, _ in answers]
@@ -59,7 +59,7 @@ def show(client: Client) -> None:
 
 
 if __name__ == "__main__":
-    # Processes of this machine, with room for four tasks each. What fails is told here: no log of it.
+    # Processes of this machine, with room for four tasks each. show() prints failures, so Dask logs none.
     options = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": logging.CRITICAL}
     with LocalCluster(n_workers=2, threads_per_worker=4, **options) as cluster, Client(cluster) as client:
         client.register_plugin(Helpers())

@@ -1,4 +1,4 @@
-"""For Dask's workers: aiovfork in their event loop, and an end for the helpers of cancelled futures."""
+"""A plugin for Dask's workers: aiovfork starts their children, and a cancelled future ends its helper."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ class Helpers(WorkerPlugin):
         self.installation.undo()
 
     def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
-        """Note what begins. What ceases to be executed while its block still runs is not wanted any more."""
+        """Note each task that begins. When Dask stops executing one whose block still runs, cancel that."""
         if finish == "executing":
             self.running[key] = None
         elif start == "executing" and (task := self.running.pop(key, None)) is not None:

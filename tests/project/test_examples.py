@@ -6,8 +6,10 @@ import ast
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -102,3 +104,15 @@ async def test_many_children_end_with_the_first_failure(
     for pid in pids:
         with pytest.raises(ProcessLookupError):  # a zombie would still be there
             os.kill(int(pid), 0)
+
+
+def test_threads_need_no_main_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    """threads_with_own_loops: it works outside the main thread, and leaves SIGCHLD alone."""
+    before = signal.getsignal(signal.SIGCHLD)
+    thread = threading.Thread(target=load("threads_with_own_loops").main)
+    thread.start()
+    thread.join()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "thread 0: 0 1 2 3 4 5 6 7"
+    assert len(lines) == 5
+    assert signal.getsignal(signal.SIGCHLD) is before
