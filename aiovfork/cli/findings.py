@@ -70,6 +70,9 @@ def kernel(facts: Facts) -> Finding:
         young = (facts["kernel_major"], facts["kernel_minor"]) >= FLOOR
         why = f"This kernel {barred if young else old}, and exits are learned no other way."
         return Finding("fatal", name, f"{number}, {refused(facts['pidfd_wait'])}", why)
+    if facts["pidfd_signal"] and facts["parent_suspended"]:
+        why = "Something forbids to signal a child by pidfd. No child could be cancelled, so none is started."
+        return Finding("fatal", name, f"{number}, {refused(facts['pidfd_signal'])}", why)
     return Finding(
         "ok", name, number, "Children are started and waited for by pidfd: no SIGCHLD handler, no polling."
     )
@@ -92,6 +95,11 @@ def calls(facts: Facts) -> Iterator[Finding]:
             "close_range",
             "The cost of a spawn does not depend on how many descriptors are open.",
             "Without close_range (Linux 5.9) a spawn takes longer the more descriptors are open.",
+        ),
+        (
+            "kcmp",
+            "Spawns that are under way at once share one duplicate of a file that they all use.",
+            "Without kcmp each spawn has duplicates of its own: a burst needs more descriptors.",
         ),
     ):
         error = facts[name]

@@ -35,7 +35,7 @@ SYSTEM_CALLS = (
     SystemCall(
         "pidfd_send_signal",
         "sends every signal to a child: kill(), cancellation, deadlines, close()",
-        "children cannot be signalled",
+        "no child can be started",
     ),
     SystemCall(
         "ioctl",
@@ -51,6 +51,26 @@ SYSTEM_CALLS = (
         "close_range",
         "CLOSE_RANGE_UNSHARE: gives the child its own table of descriptors (asyncio only closes with it)",
         "the table is copied, and /proc/self/fd tells what to close",
+    ),
+    SystemCall(
+        "sendmsg",
+        "puts given regular files into a socket (SCM_RIGHTS), where they wait for the child",
+        "they are duplicated",
+    ),
+    SystemCall(
+        "recvmsg",
+        "takes these files out, in the child",
+        "a child that is given a regular file cannot be started",
+    ),
+    SystemCall(
+        "getsockopt",
+        "SO_LINGER: asks whether closing the duplicate of a given socket could block",
+        "it is closed on the loop's thread",
+    ),
+    SystemCall(
+        "poll",
+        "looks whether a child is over, on a worker or the reaper",
+        "a worker may look again without a pause",
     ),
     SystemCall(
         "dup3",

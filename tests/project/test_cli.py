@@ -21,6 +21,8 @@ from aiovfork import _binding
 ROOT = Path(__file__).parents[2]
 CLONE3 = 435
 WAITID = {"x86_64": 247, "aarch64": 95}.get(os.uname().machine)
+PIDFD_SEND_SIGNAL = 424
+KCMP = {"x86_64": 312, "aarch64": 272}.get(os.uname().machine)
 P_PIDFD = 3
 
 # Runs the module with some imports made to fail, as if they were not installed.
@@ -171,6 +173,31 @@ def test_doctor_finds_that_nothing_works() -> None:
     assert ended.returncode == document["status"] == 2
     assert document["verdict"].startswith("aiovfork cannot work here: kernel")
     assert "EPERM" in finding(document, "kernel")["value"]
+
+
+def test_doctor_finds_that_children_cannot_be_signalled() -> None:
+    """A filter that refuses pidfd_send_signal: no child could be cancelled, so none starts, and doctor says why."""
+    ended = run("-c", CONFINED, str(PIDFD_SEND_SIGNAL), "-1", "1")
+    document = json.loads(ended.stdout)
+    assert ended.returncode == document["status"] == 2
+    assert "signal a child" in finding(document, "kernel")["meaning"]
+
+
+@pytest.mark.skipif(KCMP is None, reason="the number of kcmp is not known for this machine")
+def test_doctor_finds_kcmp_refused() -> None:
+    """Without kcmp aiovfork works, with more descriptors, and doctor says so."""
+    ended = run("-c", CONFINED, str(KCMP), "-1", "1")
+    document = json.loads(ended.stdout)
+    assert ended.returncode == document["status"] == 1
+    assert finding(document, "kcmp")["value"] == "EPERM"
+
+
+def test_doctor_lists_system_calls() -> None:
+    """The system calls that asyncio does not make stand in both forms of the output."""
+    names = [call["name"] for call in json.loads(aiovfork("doctor", "--json").stdout)["system_calls"]]
+    assert {"clone3", "kcmp", "pidfd_send_signal"} <= set(names)
+    said = aiovfork("doctor").stdout
+    assert all(name in said for name in names)
 
 
 def test_doctor_finds_a_forced_engine() -> None:

@@ -61,6 +61,8 @@ SYSCALLS: Final[dict[str, int]] = {
             "clock_gettime": 228,
             "uname": 63,
             "ioctl": 16,
+            "getsockopt": 55,
+            "poll": 7,
         },
         "aarch64": {
             "kill": 129,
@@ -90,6 +92,8 @@ SYSCALLS: Final[dict[str, int]] = {
             "clock_gettime": 113,
             "uname": 160,
             "ioctl": 29,
+            "getsockopt": 209,
+            "poll": 73,  # ppoll
         },
     }.get(platform.machine(), {}),
 }
