@@ -19,7 +19,7 @@ DESCRIPTION = "Says what this kernel, sandbox and process allow, and what each f
 STATUSES = "Exit status: 0 full speed, 1 works in a degraded mode, 2 cannot work."
 STATUS = {"ok": 0, "note": 0, "degraded": 1, "fatal": 2}
 FILTERS = (
-    "These system calls are aiovfork's; asyncio makes none of them to start a child. A seccomp filter that "
+    "aiovfork makes these system calls; asyncio needs none of them to start a child. A seccomp filter that "
     "kills at one of them ends this process; what a refusal means is said here. "
     f"A worker is a thread, so the calls of any thread come on top: {', '.join(CALLS_OF_THREADS)}."
 )

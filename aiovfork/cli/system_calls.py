@@ -1,4 +1,4 @@
-"""The system calls that aiovfork makes and asyncio does not: what a seccomp filter for asyncio may not know.
+"""System calls that aiovfork makes and asyncio does not need: what a filter made for asyncio may not know.
 
 The page docs/reference/system-calls.md holds the same rows, and the tests compare both with what strace sees.
 """
