@@ -12,16 +12,16 @@ from typing import Any, Final, Literal
 
 try:
     from aiovfork._core import ffi, lib
-except ImportError as error:
-    if error.name != "aiovfork._core":
+except ModuleNotFoundError as exc:
+    if exc.name != "aiovfork._core":
         raise
+    message = (
+        f"the C core of aiovfork is not built in {os.path.dirname(__file__)}. "
+        "If this is a checkout, its folder aiovfork hides the package that is installed: "
+        "run from another folder, or build it here with `make test` or `pip install -e .`"
+    )
     # With the package's name, `python -m aiovfork` prints this sentence without a traceback.
-    raise ImportError(
-        f"{os.path.dirname(__file__)} holds the sources of aiovfork, but its C extension is not built there. "
-        "Run `pip install .` beside that folder and start Python in another folder; or run `make test`, "
-        "which builds it and makes .venv/bin/python.",
-        name="aiovfork",
-    ) from error
+    raise ImportError(message, name="aiovfork") from None
 
 __all__ = [
     "EVENT",

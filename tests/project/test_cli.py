@@ -6,7 +6,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -107,23 +106,8 @@ def test_a_checkout_that_is_not_built(tmp_path: Path) -> None:
     ended = run("-S", "-m", "aiovfork", "doctor", cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert len(ended.stderr.splitlines()) == 1
-    assert f"{tmp_path}/aiovfork holds the sources" in ended.stderr
-    assert "`pip install .`" in ended.stderr
-
-
-def test_every_python_file_is_installed() -> None:
-    """aiovfork/meson.build lists each Python file of the package: none is missing from a wheel."""
-    package = ROOT / "aiovfork"
-    if not package.is_dir():
-        pytest.skip("tests of a wheel run without the package's folder")
-    listed = set(re.findall(r"'([\w/.]+)'", (package / "meson.build").read_text())) - {
-        "aiovfork",
-        "aiovfork/cli",
-    }
-    files = {
-        str(path.relative_to(package)) for path in package.rglob("*.py*") if "__pycache__" not in path.parts
-    }
-    assert listed == files | {"py.typed"}
+    assert f"not built in {tmp_path}/aiovfork. " in ended.stderr
+    assert "run from another folder" in ended.stderr
 
 
 # ---- doctor ----
