@@ -10,16 +10,15 @@ import subprocess
 import sys
 from asyncio.log import logger
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
+from typing import Any, Final, TypeVar, Unpack
 
 from aiovfork import _plan
 from aiovfork._options import DEFAULT, NOT_GIVEN, Options, SpawnOptions, Stdio, StrOrBytesPath
-from aiovfork._port import port_of
+from aiovfork._ports import port_of
 from aiovfork._process import Process
 from aiovfork._transport import SubprocessTransport
 
-if TYPE_CHECKING:
-    _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.SubprocessProtocol)
+_ProtocolT = TypeVar("_ProtocolT", bound=asyncio.SubprocessProtocol)
 
 _LIMIT: Final = 2**16
 _SHELL: Final = "/bin/sh"

@@ -8,12 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 from aiovfork._binding import lib, step_name
-
-if TYPE_CHECKING:
-    from aiovfork._plan import Plan
 
 PREEXEC_REPLACEMENTS: Final = (
     "preexec_fn is not supported: Python code cannot run in a child that shares its parent's memory. "
@@ -63,15 +60,27 @@ _REASONS: Final = {
 }
 
 
-def spawn_error(plan: Plan, error: int, step: int, status: int = 0) -> OSError:
+class Request(Protocol):
+    """What errors name of a spawn."""
+
+    @property
+    def program(self) -> Any:
+        """The program to execute, as it was given."""
+
+    @property
+    def cwd(self) -> Any:
+        """The option cwd, as it was given."""
+
+
+def spawn_error(request: Request, error: int, step: int, status: int = 0) -> OSError:
     """Build the exception of a spawn that failed at step with errno = error.
 
     Type, errno, message and filename are those of subprocess.Popen: the program as it was given if exec
     failed, cwd if chdir failed, else no filename. The step is in `exc.step` and in a note.
 
     Args:
-        plan: What was to be started.
-        error: -errno, or 0 for a child that was killed before it ran the program.
+        request: What was to be started.
+        error: An errno, or 0 for a child that was killed before it ran the program.
         step: An avf_step.
         status: With error 0: how the child died, a signal number or an exit code << 8.
     """
@@ -83,22 +92,22 @@ def spawn_error(plan: Plan, error: int, step: int, status: int = 0) -> OSError:
             if os.WIFEXITED(status)
             else f"was killed by {_signal_name(status)}"
         )
-        exc = ChildProcessError(errno.ECHILD, f"child {how} before it ran {plan.program!r}")
+        exc = ChildProcessError(errno.ECHILD, f"child {how} before it ran {request.program!r}")
     elif step == lib.AVF_STEP_EXEC:
-        exc = OSError(-error, os.strerror(-error), plan.program)
+        exc = OSError(error, os.strerror(error), request.program)
     elif step == lib.AVF_STEP_CHDIR:
-        exc = OSError(-error, os.strerror(-error), plan.cwd)
+        exc = OSError(error, os.strerror(error), request.cwd)
     else:
         exc = OSError(-error, os.strerror(-error))
     return with_step(
-        exc, name, f"spawn of {plan.program!r} failed at step {name!r}: {_explained(step, -error, name)}"
+        exc, name, f"spawn of {request.program!r} failed at step {name!r}: {_EXPLAINED.get(step, name)}"
     )
 
 
-def timeout_error(plan: Plan, seconds: float, step: int) -> TimeoutError:
+def timeout_error(request: Request, seconds: float, step: int) -> TimeoutError:
     """Build the exception of a spawn that took longer than spawn_timeout."""
     name = step_name(step)
-    exc = TimeoutError(errno.ETIMEDOUT, f"spawn of {plan.program!r} took longer than {seconds:g} s")
+    exc = TimeoutError(errno.ETIMEDOUT, f"spawn of {request.program!r} took longer than {seconds:g} s")
     note = f"the child was killed at step {name!r}" if step != lib.AVF_STEP_NONE else "it was still queued"
     with_step(exc, name, note)
     return exc

@@ -10,24 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import functools
-import os
 import subprocess
 import types
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from aiovfork._api import spawn_exec, spawn_shell
 from aiovfork._options import SpawnOptions, Stdio, StrOrBytesPath
-from aiovfork._port import close_port_of, port_of
+from aiovfork._ports import close_port_of, port_of
 from aiovfork._transport import SubprocessTransport
+from aiovfork._uvloop import new_loop
 
-if TYPE_CHECKING:
-    from typing import Self, TypeVar
-
-    _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.SubprocessProtocol)
+_ProtocolT = TypeVar("_ProtocolT", bound=asyncio.SubprocessProtocol)
 
 # Where a loop that install() has plugged keeps its plug.
 _PLUG: Final = "_aiovfork_plug"
@@ -101,30 +96,7 @@ def new_uvloop_event_loop() -> asyncio.AbstractEventLoop:
     Raises:
         ImportError: uvloop is not installed. Nothing else of aiovfork imports it.
     """
-    loop: asyncio.AbstractEventLoop = _uvloop_class()()
-    # libuv opens a descriptor with a loop's first stream, and keeps it in reserve. As the port's, it would
-    # look like a leak of the first child's. Whatever a uvloop to come says to this, the loop is good.
-    with contextlib.suppress(Exception):
-        loop.connect_read_pipe(asyncio.Protocol, _NoPipe()).send(None)
-    return loop
-
-
-class _NoPipe:
-    """What cannot be connected; a loop learns that when it has made the stream."""
-
-    def fileno(self) -> int:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-
-
-@functools.cache
-def _uvloop_class() -> Any:
-    try:
-        import uvloop  # noqa: PLC0415  # an extra
-    except ImportError as exc:
-        message = "new_uvloop_event_loop() needs uvloop: pip install 'aiovfork[uvloop]'"
-        raise ImportError(message, name="uvloop") from exc
-    about = {"__module__": __name__, "__doc__": "uvloop's event loop, with children started by aiovfork."}
-    return type("UvloopEventLoop", (SubprocessLoopMixin, uvloop.Loop), about)
+    return new_loop(SubprocessLoopMixin)
 
 
 def install(loop: asyncio.AbstractEventLoop | None = None) -> Installation:

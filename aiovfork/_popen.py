@@ -1,15 +1,13 @@
 """What get_extra_info("subprocess") returns: the part of Popen that makes sense for a running child.
 
-Layer: beside the transport. Thread: the loop's.
+Layer: below the transport. Thread: the loop's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
 
-if TYPE_CHECKING:
-    from aiovfork._options import StrOrBytesPath
-    from aiovfork._transport import SubprocessTransport
+from aiovfork._options import StrOrBytesPath
 
 
 class PopenView:
@@ -21,7 +19,7 @@ class PopenView:
     __slots__ = ("_transport", "args")
 
     def __init__(
-        self, transport: SubprocessTransport, args: tuple[StrOrBytesPath, ...] | StrOrBytesPath
+        self, transport: asyncio.SubprocessTransport, args: tuple[StrOrBytesPath, ...] | StrOrBytesPath
     ) -> None:
         self._transport = transport
         self.args = args
@@ -33,23 +31,23 @@ class PopenView:
 
     @property
     def returncode(self) -> int | None:
-        """As SubprocessTransport.get_returncode()."""
+        """As asyncio.SubprocessTransport.get_returncode()."""
         return self._transport.get_returncode()
 
     def poll(self) -> int | None:
-        """As SubprocessTransport.get_returncode(); never reaps anything."""
+        """As asyncio.SubprocessTransport.get_returncode(); never reaps anything."""
         return self._transport.get_returncode()
 
     def send_signal(self, signal: int) -> None:
-        """As SubprocessTransport.send_signal()."""
+        """As asyncio.SubprocessTransport.send_signal()."""
         self._transport.send_signal(signal)
 
     def terminate(self) -> None:
-        """As SubprocessTransport.terminate()."""
+        """As asyncio.SubprocessTransport.terminate()."""
         self._transport.terminate()
 
     def kill(self) -> None:
-        """As SubprocessTransport.kill()."""
+        """As asyncio.SubprocessTransport.kill()."""
         self._transport.kill()
 
     def __repr__(self) -> str:

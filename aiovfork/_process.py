@@ -9,13 +9,10 @@ import asyncio
 import resource
 from asyncio.log import logger
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final, Self
 
-if TYPE_CHECKING:
-    from typing import Self
-
-    from aiovfork._events import SpawnInfo
-    from aiovfork._transport import SubprocessTransport
+from aiovfork._events import SpawnInfo
+from aiovfork._transport import SubprocessTransport
 
 # Bytes to take from a StreamReader at once: more than its buffer usually holds.
 _CHUNK: Final = 2**20

@@ -13,23 +13,21 @@ import contextvars
 import errno
 import functools
 import os
+import resource
 import signal as signals
 import warnings
 from asyncio.log import logger
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiovfork._errors import spawn_error, timeout_error
 from aiovfork._events import NO_ENDS, Exited, Spawned, SpawnInfo
 from aiovfork._lifecycle import ALIVE, OVER, STEPS, UNCONNECTED, State, Step
-from aiovfork._pipes import PipeProtocol, connect_pipe, pipe_file
+from aiovfork._pipes import PipeProtocol, connect_pipe
+from aiovfork._plan import Plan
 from aiovfork._popen import PopenView
-
-if TYPE_CHECKING:
-    import resource
-
-    from aiovfork._plan import Plan
-    from aiovfork._port import CompletionPort
+from aiovfork._port import CompletionPort
+from aiovfork._uvloop import pipe_file, stdin_pipe
 
 
 def _call_now(callback: Callable[..., None], *args: Any) -> None:
@@ -118,7 +116,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             file = pipe_file(self._loop, ends[fd], writable=fd == 0)
             ends[fd] = -1  # the loop's from here on
             self._event = self._event._replace(parent_end=(ends[0], ends[1], ends[2]))
-            self._pipes[fd] = await connect_pipe(self._loop, PipeProtocol(self, fd), file)
+            pipe = await connect_pipe(self._loop, PipeProtocol(self, fd), file)
+            self._pipes[fd] = stdin_pipe(self._loop, pipe) if fd == 0 else pipe
 
     async def _undo(self) -> None:
         """After a failure or a cancellation: kill the child, if there is one, and wait until it is reaped.

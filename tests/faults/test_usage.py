@@ -13,7 +13,8 @@ import pytest
 
 import aiovfork
 from aiovfork import PIPE, _binding
-from aiovfork._port import CompletionPort, port_of
+from aiovfork._port import CompletionPort
+from aiovfork._ports import port_of
 from tests.support.backends import LOOP_FACTORIES, LoopFactory
 from tests.support.isolated import isolated
 from tests.support.window import BOUND
