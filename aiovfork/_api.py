@@ -9,11 +9,11 @@ import asyncio
 import subprocess
 import sys
 from asyncio.log import logger
-from collections.abc import Callable
-from typing import Any, Final, TypeVar, Unpack
+from collections.abc import Callable, Iterable
+from typing import Final, Literal, SupportsFloat, TypeVar
 
 from aiovfork import _plan
-from aiovfork._options import DEFAULT, NOT_GIVEN, Options, SpawnOptions, Stdio, StrOrBytesPath
+from aiovfork._options import Command, Env, Options, Stdio, StrOrBytesPath, chosen
 from aiovfork._ports import port_of
 from aiovfork._process import Process
 from aiovfork._transport import SubprocessTransport
@@ -22,19 +22,38 @@ _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.SubprocessProtocol)
 
 _LIMIT: Final = 2**16
 _SHELL: Final = "/bin/sh"
-# asyncio's words for the log of debug mode.
-_EXECUTE: Final = "execute program"
-_SHELL_COMMAND: Final = "run shell command"
 
 
-async def create_subprocess_exec(
+async def create_subprocess_exec(  # noqa: D417  # the options are described once, at SpawnOptions
     program: StrOrBytesPath,
     *args: StrOrBytesPath,
     stdin: Stdio = None,
     stdout: Stdio = None,
     stderr: Stdio = None,
     limit: int = _LIMIT,
-    **options: Unpack[SpawnOptions],
+    executable: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | None = None,
+    env: Env | None = None,
+    close_fds: bool = True,
+    pass_fds: Iterable[int] = (),
+    start_new_session: bool = False,
+    process_group: int | None = None,
+    umask: int = -1,
+    restore_signals: bool = True,
+    pipesize: int = -1,
+    spawn_timeout: SupportsFloat | None = None,
+    startupinfo: None = None,
+    creationflags: int = 0,
+    user: None = None,
+    group: None = None,
+    extra_groups: None = None,
+    preexec_fn: None = None,
+    shell: bool = False,
+    text: Literal[False] | None = None,
+    encoding: None = None,
+    errors: None = None,
+    universal_newlines: Literal[False] = False,
+    bufsize: Literal[0] = 0,
 ) -> Process:
     """Start a program without stopping the loop. A drop-in for asyncio.create_subprocess_exec.
 
@@ -45,7 +64,8 @@ async def create_subprocess_exec(
         stdout: As stdin.
         stderr: As stdin, or STDOUT.
         limit: Bytes that the StreamReader of stdout and stderr buffers (twice that at most).
-        **options: See SpawnOptions and the reference.
+
+    The other keywords are described at SpawnOptions, and in the reference.
 
     Raises:
         OSError: The spawn failed: FileNotFoundError, PermissionError, ... with errno, and filename where the
@@ -56,9 +76,8 @@ async def create_subprocess_exec(
 
     Cancellation: the child is killed and reaped, then CancelledError propagates.
     """
-    chosen = _chosen(options)
-    _check_exec(chosen)
-    return await _create((program, *args), stdin, stdout, stderr, limit, chosen, _EXECUTE)
+    options = chosen(locals(), in_shell=False)
+    return await _create(Command((program, *args), stdin, stdout, stderr, options), limit)
 
 
 async def create_subprocess_shell(
@@ -67,16 +86,38 @@ async def create_subprocess_shell(
     stdout: Stdio = None,
     stderr: Stdio = None,
     limit: int = _LIMIT,
-    **options: Unpack[SpawnOptions],
+    *,
+    executable: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | None = None,
+    env: Env | None = None,
+    close_fds: bool = True,
+    pass_fds: Iterable[int] = (),
+    start_new_session: bool = False,
+    process_group: int | None = None,
+    umask: int = -1,
+    restore_signals: bool = True,
+    pipesize: int = -1,
+    spawn_timeout: SupportsFloat | None = None,
+    startupinfo: None = None,
+    creationflags: int = 0,
+    user: None = None,
+    group: None = None,
+    extra_groups: None = None,
+    preexec_fn: None = None,
+    shell: bool = True,
+    text: Literal[False] | None = None,
+    encoding: None = None,
+    errors: None = None,
+    universal_newlines: Literal[False] = False,
+    bufsize: Literal[0] = 0,
 ) -> Process:
     """Run a command with /bin/sh -c. A drop-in for asyncio.create_subprocess_shell.
 
     The caller is responsible for quoting (shlex.quote). Arguments, errors and cancellation are those of
     create_subprocess_exec; a command that the shell cannot find is not an error here but returncode 127.
     """
-    chosen = _chosen(options)
-    args = _shell_args(cmd, chosen)
-    return await _create(args, stdin, stdout, stderr, limit, chosen, _SHELL_COMMAND)
+    options = chosen(locals(), in_shell=True)
+    return await _create(shell_command(cmd, stdin, stdout, stderr, options), limit)
 
 
 async def subprocess_exec(
@@ -86,15 +127,38 @@ async def subprocess_exec(
     stdin: Stdio = subprocess.PIPE,
     stdout: Stdio = subprocess.PIPE,
     stderr: Stdio = subprocess.PIPE,
-    **options: Unpack[SpawnOptions],
+    executable: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | None = None,
+    env: Env | None = None,
+    close_fds: bool = True,
+    pass_fds: Iterable[int] = (),
+    start_new_session: bool = False,
+    process_group: int | None = None,
+    umask: int = -1,
+    restore_signals: bool = True,
+    pipesize: int = -1,
+    spawn_timeout: SupportsFloat | None = None,
+    startupinfo: None = None,
+    creationflags: int = 0,
+    user: None = None,
+    group: None = None,
+    extra_groups: None = None,
+    preexec_fn: None = None,
+    shell: bool = False,
+    text: Literal[False] | None = None,
+    encoding: None = None,
+    errors: None = None,
+    universal_newlines: Literal[False] = False,
+    bufsize: Literal[0] = 0,
 ) -> tuple[SubprocessTransport, _ProtocolT]:
     """Start a program for a protocol. As loop.subprocess_exec, on the running loop.
 
     Returns:
         (transport, protocol). Arguments, errors and cancellation are those of create_subprocess_exec.
     """
-    loop = asyncio.get_running_loop()
-    return await spawn_exec(loop, protocol_factory, (program, *args), stdin, stdout, stderr, options)
+    options = chosen(locals(), in_shell=False)
+    command = Command((program, *args), stdin, stdout, stderr, options)
+    return await spawn(asyncio.get_running_loop(), protocol_factory, command)
 
 
 async def subprocess_shell(
@@ -104,109 +168,81 @@ async def subprocess_shell(
     stdin: Stdio = subprocess.PIPE,
     stdout: Stdio = subprocess.PIPE,
     stderr: Stdio = subprocess.PIPE,
-    **options: Unpack[SpawnOptions],
+    executable: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | None = None,
+    env: Env | None = None,
+    close_fds: bool = True,
+    pass_fds: Iterable[int] = (),
+    start_new_session: bool = False,
+    process_group: int | None = None,
+    umask: int = -1,
+    restore_signals: bool = True,
+    pipesize: int = -1,
+    spawn_timeout: SupportsFloat | None = None,
+    startupinfo: None = None,
+    creationflags: int = 0,
+    user: None = None,
+    group: None = None,
+    extra_groups: None = None,
+    preexec_fn: None = None,
+    shell: bool = True,
+    text: Literal[False] | None = None,
+    encoding: None = None,
+    errors: None = None,
+    universal_newlines: Literal[False] = False,
+    bufsize: Literal[0] = 0,
 ) -> tuple[SubprocessTransport, _ProtocolT]:
     """Run a command with /bin/sh -c for a protocol. As loop.subprocess_shell, on the running loop."""
-    loop = asyncio.get_running_loop()
-    return await spawn_shell(loop, protocol_factory, cmd, stdin, stdout, stderr, options)
+    options = chosen(locals(), in_shell=True)
+    command = shell_command(cmd, stdin, stdout, stderr, options)
+    return await spawn(asyncio.get_running_loop(), protocol_factory, command)
 
 
-async def spawn_exec(
-    loop: asyncio.AbstractEventLoop,
-    protocol_factory: Callable[[], _ProtocolT],
-    args: tuple[StrOrBytesPath, ...],
-    stdin: Stdio,
-    stdout: Stdio,
-    stderr: Stdio,
-    options: SpawnOptions,
-) -> tuple[SubprocessTransport, _ProtocolT]:
-    """Do subprocess_exec for this loop; args[0] is the program."""
-    chosen = _chosen(options)
-    _check_exec(chosen)
-    protocol = protocol_factory()
-    return await _spawn(loop, protocol, args, stdin, stdout, stderr, chosen, _EXECUTE), protocol
-
-
-async def spawn_shell(
-    loop: asyncio.AbstractEventLoop,
-    protocol_factory: Callable[[], _ProtocolT],
-    cmd: str | bytes,
-    stdin: Stdio,
-    stdout: Stdio,
-    stderr: Stdio,
-    options: SpawnOptions,
-) -> tuple[SubprocessTransport, _ProtocolT]:
-    """Do subprocess_shell for this loop."""
-    chosen = _chosen(options)
-    args = _shell_args(cmd, chosen)
-    protocol = protocol_factory()
-    return await _spawn(loop, protocol, args, stdin, stdout, stderr, chosen, _SHELL_COMMAND), protocol
-
-
-def _chosen(options: SpawnOptions) -> Options:
-    return Options(**options) if options else DEFAULT
-
-
-def _check_exec(options: Options) -> None:
-    if options.shell is not NOT_GIVEN and options.shell:
-        raise ValueError("shell must be False")
-
-
-def _shell_args(cmd: Any, options: Options) -> tuple[StrOrBytesPath, ...]:
+def shell_command(cmd: str | bytes, stdin: Stdio, stdout: Stdio, stderr: Stdio, options: Options) -> Command:
+    """Return the command that runs cmd in a shell: /bin/sh or the one that executable names."""
     if not isinstance(cmd, (bytes, str)):
         raise ValueError("cmd must be a string")  # noqa: TRY004  # asyncio's type
-    if not options.shell:
-        raise ValueError("shell must be True")
-    return (_SHELL if options.executable is None else options.executable, "-c", cmd)
+    shell = _SHELL if options.executable is None else options.executable
+    return Command((shell, "-c", cmd), stdin, stdout, stderr, options, is_shell=True)
 
 
-async def _create(
-    args: tuple[StrOrBytesPath, ...],
-    stdin: Stdio,
-    stdout: Stdio,
-    stderr: Stdio,
-    limit: int,
-    options: Options,
-    what: str,
-) -> Process:
+async def spawn(
+    loop: asyncio.AbstractEventLoop, protocol_factory: Callable[[], _ProtocolT], command: Command
+) -> tuple[SubprocessTransport, _ProtocolT]:
+    """Do what subprocess_exec and subprocess_shell do, for this loop."""
+    protocol = protocol_factory()
+    return await _start(loop, protocol, command), protocol
+
+
+async def _create(command: Command, limit: int) -> Process:
     loop = asyncio.get_running_loop()
     protocol = asyncio.subprocess.SubprocessStreamProtocol(limit=limit, loop=loop)
-    transport = await _spawn(loop, protocol, args, stdin, stdout, stderr, options, what)
+    transport = await _start(loop, protocol, command)
     return Process(transport, protocol, loop)
 
 
-async def _spawn(
-    loop: asyncio.AbstractEventLoop,
-    protocol: asyncio.SubprocessProtocol,
-    args: tuple[StrOrBytesPath, ...],
-    stdin: Stdio,
-    stdout: Stdio,
-    stderr: Stdio,
-    options: Options,
-    what: str,
+async def _start(
+    loop: asyncio.AbstractEventLoop, protocol: asyncio.SubprocessProtocol, command: Command
 ) -> SubprocessTransport:
-    plan = _plan.build(args, stdin, stdout, stderr, options)
-    if what is _SHELL_COMMAND:
-        plan.popen_args = args[2]
-    sys.audit("subprocess.Popen", plan.program, list(args), options.cwd, options.env)
-    transport = SubprocessTransport(loop, port_of(loop), protocol, plan)
+    plan = _plan.build(command)
+    sys.audit("subprocess.Popen", command.program, list(command.args), command.cwd, command.options.env)
+    transport = SubprocessTransport(loop, port_of(loop), protocol, command)
     if not loop.get_debug():
-        await transport.start(options.spawn_timeout)
+        await transport.start(plan)
         return transport
-    # The arguments may be long or secret: only the program, or the shell's command, is named.
-    what = f"{what} {plan.called!r}"
-    logger.debug("%s", " ".join([what, *_describe_stdio(stdin, stdout, stderr)]))
-    await transport.start(options.spawn_timeout)
-    logger.info("%s: %r", what, transport)
+    action = f"{command.action} {command.called!r}"
+    logger.debug("%s", " ".join([action, *_described_stdio(command)]))
+    await transport.start(plan)
+    logger.info("%s: %r", action, transport)
     return transport
 
 
-def _describe_stdio(stdin: Stdio, stdout: Stdio, stderr: Stdio) -> list[str]:
+def _described_stdio(command: Command) -> list[str]:
     """As asyncio's _log_subprocess."""
     names = {subprocess.PIPE: "<pipe>", subprocess.STDOUT: "<stdout>"}
-    shown = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
-    if stdout is not None and stderr == subprocess.STDOUT:
-        shown = {"stdin": stdin, "stdout=stderr": stdout}
+    shown = {"stdin": command.stdin, "stdout": command.stdout, "stderr": command.stderr}
+    if command.stdout is not None and command.stderr == subprocess.STDOUT:
+        shown = {"stdin": command.stdin, "stdout=stderr": command.stdout}
     return [
         f"{name}={names.get(value, repr(value)) if isinstance(value, int) else repr(value)}"
         for name, value in shown.items()

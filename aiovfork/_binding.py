@@ -38,21 +38,61 @@ __all__ = [
     "step_name",
 ]
 
-#: avf_event up to the rusage: ticket, kind, pid, pidfd, error, step, status, flags, parent_end[3],
-#: queue_ns, clone_ns, exec_ns.
-EVENT: Final = struct.Struct("=Q10i3q")
-EVENT_SIZE: Final[int] = ffi.sizeof("avf_event")
+
+def _struct(name: str, fields: dict[str, str]) -> struct.Struct:
+    """Return the format of the first fields of a struct; where each begins is checked."""
+    layout, offset = "=", 0
+    for field, kind in fields.items():
+        assert ffi.offsetof(name, field) == offset, f"{name}.{field}"
+        layout += kind
+        offset = struct.calcsize(layout)
+    declared = [field for field, _ in ffi.typeof(name).fields]
+    assert declared[: len(fields)] == list(fields), name
+    end = ffi.offsetof(name, declared[len(fields)]) if len(declared) > len(fields) else ffi.sizeof(name)
+    assert offset == end, f"{name} is {end} bytes long there, not {offset}"
+    return struct.Struct(layout)
+
+
+_EVENT_FIELDS: Final = {
+    "ticket": "Q",
+    "kind": "i",
+    "pid": "i",
+    "pidfd": "i",
+    "error": "i",
+    "step": "i",
+    "status": "i",
+    "flags": "i",
+    "parent_end": "3i",
+    "queue_ns": "q",
+    "clone_ns": "q",
+    "exec_ns": "q",
+}
+#: avf_event up to the rusage.
+EVENT: Final = _struct("avf_event", _EVENT_FIELDS)
+EVENT_SIZE: Final[int] = _struct("avf_event", {**_EVENT_FIELDS, "rusage": "18q"}).size
 #: The rusage of an avf_event, behind EVENT.
 RUSAGE: Final = struct.Struct("=18q")
-#: avf_plan: size, version, flags, pipesize, stdio[3], step_count, fd_count, (offset, count) of the
-#: paths, argv and envp, reserved.
-PLAN: Final = struct.Struct("=3I4i9I")
-#: avf_plan_step: step, reserved, value.
-PLAN_STEP: Final = struct.Struct("=2Iq")
-
-assert EVENT.size + RUSAGE.size == EVENT_SIZE
-assert PLAN.size == ffi.sizeof("avf_plan")
-assert PLAN_STEP.size == ffi.sizeof("avf_plan_step")
+#: avf_plan; offsets count from its start.
+PLAN: Final = _struct(
+    "avf_plan",
+    {
+        "size": "I",
+        "version": "I",
+        "flags": "I",
+        "pipesize": "i",
+        "stdio": "3i",
+        "step_count": "I",
+        "fd_count": "I",
+        "path_offset": "I",
+        "path_count": "I",
+        "argv_offset": "I",
+        "argv_count": "I",
+        "envp_offset": "I",
+        "envp_count": "I",
+        "reserved": "I",
+    },
+)
+PLAN_STEP: Final = _struct("avf_plan_step", {"step": "I", "reserved": "I", "value": "q"})
 
 _Engine = Literal["clone3", "clone"]
 _Report = Literal["memory", "pipe"]

@@ -12,12 +12,12 @@ import asyncio
 import contextlib
 import subprocess
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack
+from typing import Any, Final, Literal, Self, SupportsFloat, TypeVar
 
-from aiovfork._api import spawn_exec, spawn_shell
-from aiovfork._options import SpawnOptions, Stdio, StrOrBytesPath
+from aiovfork._api import shell_command, spawn
+from aiovfork._options import Command, Env, Stdio, StrOrBytesPath, chosen
 from aiovfork._ports import close_port_of, port_of
 from aiovfork._transport import SubprocessTransport
 from aiovfork._uvloop import new_loop
@@ -43,10 +43,34 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         stdin: Stdio = subprocess.PIPE,
         stdout: Stdio = subprocess.PIPE,
         stderr: Stdio = subprocess.PIPE,
-        **options: Unpack[SpawnOptions],
+        executable: StrOrBytesPath | None = None,
+        cwd: StrOrBytesPath | None = None,
+        env: Env | None = None,
+        close_fds: bool = True,
+        pass_fds: Iterable[int] = (),
+        start_new_session: bool = False,
+        process_group: int | None = None,
+        umask: int = -1,
+        restore_signals: bool = True,
+        pipesize: int = -1,
+        spawn_timeout: SupportsFloat | None = None,
+        startupinfo: None = None,
+        creationflags: int = 0,
+        user: None = None,
+        group: None = None,
+        extra_groups: None = None,
+        preexec_fn: None = None,
+        shell: bool = False,
+        text: Literal[False] | None = None,
+        encoding: None = None,
+        errors: None = None,
+        universal_newlines: Literal[False] = False,
+        bufsize: Literal[0] = 0,
     ) -> tuple[SubprocessTransport, _ProtocolT]:
         """Start a program for a protocol; see aiovfork.subprocess_exec."""
-        return await spawn_exec(self, protocol_factory, (program, *args), stdin, stdout, stderr, options)
+        options = chosen(locals(), in_shell=False)
+        command = Command((program, *args), stdin, stdout, stderr, options)
+        return await spawn(self, protocol_factory, command)
 
     async def subprocess_shell(  # type: ignore[override]  # likewise
         self,
@@ -56,10 +80,34 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         stdin: Stdio = subprocess.PIPE,
         stdout: Stdio = subprocess.PIPE,
         stderr: Stdio = subprocess.PIPE,
-        **options: Unpack[SpawnOptions],
+        executable: StrOrBytesPath | None = None,
+        cwd: StrOrBytesPath | None = None,
+        env: Env | None = None,
+        close_fds: bool = True,
+        pass_fds: Iterable[int] = (),
+        start_new_session: bool = False,
+        process_group: int | None = None,
+        umask: int = -1,
+        restore_signals: bool = True,
+        pipesize: int = -1,
+        spawn_timeout: SupportsFloat | None = None,
+        startupinfo: None = None,
+        creationflags: int = 0,
+        user: None = None,
+        group: None = None,
+        extra_groups: None = None,
+        preexec_fn: None = None,
+        shell: bool = True,
+        text: Literal[False] | None = None,
+        encoding: None = None,
+        errors: None = None,
+        universal_newlines: Literal[False] = False,
+        bufsize: Literal[0] = 0,
     ) -> tuple[SubprocessTransport, _ProtocolT]:
         """Run a command with /bin/sh -c for a protocol; see aiovfork.subprocess_shell."""
-        return await spawn_shell(self, protocol_factory, cmd, stdin, stdout, stderr, options)
+        options = chosen(locals(), in_shell=True)
+        command = shell_command(cmd, stdin, stdout, stderr, options)
+        return await spawn(self, protocol_factory, command)
 
     def run_forever(self) -> None:
         """Run until stop() is called.

@@ -1,14 +1,16 @@
-"""The keywords of a spawn: names, types, defaults, and what is refused.
+"""What was asked for: the command, and its keywords with their types, defaults, and what is refused.
 
-Layer: beside the plan. Thread: any. A new keyword is added here, in _plan.py and in csrc.
+Layer: below the plan. Thread: any. A new keyword is added here, to the functions that take it (a test says
+which), and as a step in _plan.py and in csrc.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import math
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import IO, Any, Final, TypeAlias, TypedDict
+from typing import IO, Any, Final, Literal, NamedTuple, SupportsFloat, TypeAlias, TypedDict
 
 from aiovfork._errors import PREEXEC_REPLACEMENTS
 
@@ -18,7 +20,33 @@ Stdio: TypeAlias = int | IO[Any] | None
 
 
 class SpawnOptions(TypedDict, total=False):
-    """The keywords beyond stdin, stdout, stderr and limit, as type checkers see them."""
+    """The keywords of every function that starts a child, but for stdin, stdout, stderr and limit.
+
+    Attributes:
+        executable: The program to execute, while argv[0] stays what was given.
+        cwd: The child's folder; a relative program is looked up from there.
+        env: The child's environment; its PATH is the one that is searched. None: the caller's own.
+        close_fds: Whether the child gets no descriptor above 2 but pass_fds.
+        pass_fds: Descriptors that the child keeps, under the same numbers.
+        start_new_session: Whether the child calls setsid().
+        process_group: The child calls setpgid(0, process_group); with start_new_session that is EPERM.
+        umask: The child's umask; -1 leaves it.
+        restore_signals: Whether SIGPIPE, SIGXFZ and SIGXFSZ, which Python ignores, become default.
+        pipesize: The size of the pipes in bytes (F_SETPIPE_SZ); -1 leaves it.
+        spawn_timeout: Seconds until the program must run; then the child is killed: TimeoutError.
+        startupinfo: Refused: for Windows.
+        creationflags: Refused unless 0: for Windows.
+        user: Refused: credentials must not change in a child that shares its parent's memory.
+        group: Refused, as user.
+        extra_groups: Refused, as user.
+        preexec_fn: Refused: Python code cannot run in a child that shares its parent's memory.
+        shell: Refused but for what the function does anyway, as in asyncio.
+        text: Refused, as in asyncio: its streams are bytes.
+        encoding: Refused, as text.
+        errors: Refused, as text.
+        universal_newlines: Refused, as text.
+        bufsize: Refused unless 0, as in asyncio.
+    """
 
     executable: StrOrBytesPath | None
     cwd: StrOrBytesPath | None
@@ -30,7 +58,7 @@ class SpawnOptions(TypedDict, total=False):
     umask: int
     restore_signals: bool
     pipesize: int
-    spawn_timeout: float | None
+    spawn_timeout: SupportsFloat | None
     startupinfo: None
     creationflags: int
     user: None
@@ -38,20 +66,15 @@ class SpawnOptions(TypedDict, total=False):
     extra_groups: None
     preexec_fn: None
     shell: bool
-    text: None
+    text: Literal[False] | None
     encoding: None
     errors: None
-    universal_newlines: bool
-    bufsize: int
+    universal_newlines: Literal[False]
+    bufsize: Literal[0]
 
 
-# What shell= is where nobody gave it; None is a wrong value of it.
-NOT_GIVEN: Final = object()
-
-
-@dataclasses.dataclass(slots=True)
-class Options:
-    """The keywords of one spawn, checked. The fields are those of SpawnOptions."""
+class Options(NamedTuple):
+    """The keywords of one spawn: those of SpawnOptions, with their defaults."""
 
     executable: StrOrBytesPath | None = None
     cwd: StrOrBytesPath | None = None
@@ -64,48 +87,117 @@ class Options:
     restore_signals: bool = True
     pipesize: int = -1
     spawn_timeout: float | None = None
-    startupinfo: object = None
+    startupinfo: None = None
     creationflags: int = 0
-    user: str | int | None = None
-    group: str | int | None = None
-    extra_groups: Iterable[str | int] | None = None
-    preexec_fn: Callable[[], Any] | None = None
-    shell: object = NOT_GIVEN
-    text: bool | None = None
-    encoding: str | None = None
-    errors: str | None = None
-    universal_newlines: bool = False
-    bufsize: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse, as asyncio and Popen on POSIX do, what cannot be had."""
-        # In asyncio's order and words (base_events.subprocess_exec).
-        if self.universal_newlines:
-            raise ValueError("universal_newlines must be False")
-        if self.bufsize != 0:
-            raise ValueError("bufsize must be 0")
-        if self.text:
-            raise ValueError("text must be False")
-        if self.encoding is not None:
-            raise ValueError("encoding must be None")
-        if self.errors is not None:
-            raise ValueError("errors must be None")
-        if self.preexec_fn is not None:
-            raise ValueError(PREEXEC_REPLACEMENTS)
-        if self.startupinfo is not None:
-            raise ValueError("startupinfo is only supported on Windows platforms")
-        if self.creationflags != 0:
-            raise ValueError("creationflags is only supported on Windows platforms")
-        for name in ("user", "group", "extra_groups"):
-            if getattr(self, name) is not None:
-                raise ValueError(
-                    f"The {name!r} parameter is not supported yet: credentials must not change in a child "
-                    "that shares its parent's memory"
-                )
-        if not isinstance(self.pipesize, int):
-            raise TypeError("pipesize must be an integer")
-        if self.spawn_timeout is not None and not self.spawn_timeout > 0:
-            raise ValueError(f"spawn_timeout must be positive or None, not {self.spawn_timeout!r}")
+    user: None = None
+    group: None = None
+    extra_groups: None = None
+    preexec_fn: None = None
+    shell: bool = False
+    text: Literal[False] | None = None
+    encoding: None = None
+    errors: None = None
+    universal_newlines: Literal[False] = False
+    bufsize: Literal[0] = 0
 
 
-DEFAULT = Options()
+_CREDENTIALS: Final = (
+    "The {!r} parameter is not supported yet: credentials must not change in a child that shares its "
+    "parent's memory"
+)
+
+
+def _none(value: object) -> bool:
+    return value is None
+
+
+# What is refused, as asyncio and Popen on POSIX do: the option, whether a value is allowed, and what is said
+# of others. In asyncio's order and words (base_events.subprocess_exec).
+REFUSED: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
+    ("universal_newlines", operator.not_, "universal_newlines must be False"),
+    ("bufsize", lambda value: bool(value == 0), "bufsize must be 0"),
+    ("text", operator.not_, "text must be False"),
+    ("encoding", _none, "encoding must be None"),
+    ("errors", _none, "errors must be None"),
+    ("preexec_fn", _none, PREEXEC_REPLACEMENTS),
+    ("startupinfo", _none, "startupinfo is only supported on Windows platforms"),
+    ("creationflags", lambda value: bool(value == 0), "creationflags is only supported on Windows platforms"),
+    ("user", _none, _CREDENTIALS.format("user")),
+    ("group", _none, _CREDENTIALS.format("group")),
+    ("extra_groups", _none, _CREDENTIALS.format("extra_groups")),
+)
+#: The options that chosen() looks at by itself.
+CHECKED: Final = frozenset({"pipesize", "spawn_timeout", "shell"})
+
+_options_of: Final = operator.itemgetter(*Options._fields)
+_refusable: Final = operator.attrgetter(*(name for name, _, _ in REFUSED))
+_NOTHING_REFUSED: Final = _refusable(Options())
+
+
+def chosen(given: Mapping[str, Any], *, in_shell: bool) -> Options:
+    """Return the options among the arguments of a call, its locals(), checked.
+
+    Raises:
+        ValueError: An option that cannot be had, or a wrong value of one.
+        TypeError: A value of a wrong type.
+    """
+    options = Options._make(_options_of(given))
+    values = _refusable(options)
+    if values != _NOTHING_REFUSED:
+        for (_, is_allowed, reason), value in zip(REFUSED, values, strict=True):
+            if not is_allowed(value):
+                raise ValueError(reason)
+    if not isinstance(options.pipesize, int):
+        raise TypeError("pipesize must be an integer")
+    if bool(options.shell) is not in_shell:
+        raise ValueError(f"shell must be {in_shell}")
+    if options.spawn_timeout is not None:
+        options = options._replace(spawn_timeout=_seconds(options.spawn_timeout))
+    return options
+
+
+def _seconds(value: SupportsFloat) -> float | None:
+    """Return what any loop's call_later takes: no Decimal, and for uvloop no infinity."""
+    if not isinstance(value, SupportsFloat):
+        raise TypeError(f"spawn_timeout must be a real number or None, not {type(value).__name__}")
+    seconds = float(value)
+    if not seconds > 0:  # NaN too
+        raise ValueError(f"spawn_timeout must be positive or None, not {value!r}")
+    return seconds if seconds < math.inf else None
+
+
+class Command(NamedTuple):
+    """One spawn as it was asked for; a shell's args are ("/bin/sh", "-c", cmd)."""
+
+    args: tuple[StrOrBytesPath, ...]
+    stdin: Stdio
+    stdout: Stdio
+    stderr: Stdio
+    options: Options = Options()
+    is_shell: bool = False
+
+    @property
+    def program(self) -> StrOrBytesPath:
+        """What is executed."""
+        executable = self.options.executable
+        return self.args[0] if executable is None else executable
+
+    @property
+    def cwd(self) -> StrOrBytesPath | None:
+        """The option cwd."""
+        return self.options.cwd
+
+    @property
+    def popen_args(self) -> tuple[StrOrBytesPath, ...] | StrOrBytesPath:
+        """Popen.args."""
+        return self.args[2] if self.is_shell else self.args
+
+    @property
+    def called(self) -> StrOrBytesPath:
+        """What asyncio's logs call it: argv[0], for the rest may be secret, or the shell's command."""
+        return self.args[2] if self.is_shell else self.args[0]
+
+    @property
+    def action(self) -> str:
+        """asyncio's words for it, in the log of debug mode."""
+        return "run shell command" if self.is_shell else "execute program"

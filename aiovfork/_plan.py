@@ -6,29 +6,23 @@ The layout is avf_plan in csrc/aiovfork.cdef. Layer: below the port. Thread: any
 from __future__ import annotations
 
 import array
-import dataclasses
 import errno
 import functools
+import operator
 import os
 import subprocess
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 from aiovfork._binding import PLAN, PLAN_STEP, lib
 from aiovfork._environment import given_environment, own_environment, strings
 from aiovfork._errors import with_step
-from aiovfork._options import Options, Stdio, StrOrBytesPath
+from aiovfork._options import Command, Options, StrOrBytesPath
 
-_STEP_CHDIR: Final[int] = lib.AVF_STEP_CHDIR
-_STEP_UMASK: Final[int] = lib.AVF_STEP_UMASK
-_STEP_RESTORE_SIGNALS: Final[int] = lib.AVF_STEP_RESTORE_SIGNALS
-_STEP_SETSID: Final[int] = lib.AVF_STEP_SETSID
-_STEP_SETPGID: Final[int] = lib.AVF_STEP_SETPGID
 _STDIO_INHERIT: Final[int] = lib.AVF_STDIO_INHERIT
 _PLAN_CLOSE_FDS: Final[int] = lib.AVF_PLAN_CLOSE_FDS
 _PLAN_VERSION: Final[int] = lib.AVF_PLAN_VERSION
-_RESTORE_SIGNALS_ONLY: Final = PLAN_STEP.pack(_STEP_RESTORE_SIGNALS, 0, 0)
 _INT_MAX: Final = 2**31 - 1
 _STDOUT: Final = 1
 _STDERR: Final = 2
@@ -39,24 +33,14 @@ assert lib.AVF_STDIO_STDOUT == subprocess.STDOUT
 assert lib.AVF_STDIO_DEVNULL == subprocess.DEVNULL
 
 
-@dataclasses.dataclass(slots=True)
-class Plan:
-    """One child, described: the block (emptied once the core has a copy), and what errors name."""
+class Plan(NamedTuple):
+    """One child, described for the core, and the command, which errors name."""
 
     block: bytes
-    program: StrOrBytesPath
-    popen_args: tuple[StrOrBytesPath, ...] | StrOrBytesPath  # Popen.args: of a shell only the command
-    cwd: StrOrBytesPath | None
-
-    @property
-    def called(self) -> StrOrBytesPath:
-        """What asyncio's logs call it: argv[0], or the shell's command."""
-        return self.popen_args[0] if isinstance(self.popen_args, tuple) else self.popen_args
+    command: Command
 
 
-def build(
-    args: tuple[StrOrBytesPath, ...], stdin: Stdio, stdout: Stdio, stderr: Stdio, options: Options
-) -> Plan:
+def build(command: Command) -> Plan:
     """Describe a child.
 
     Raises:
@@ -64,38 +48,35 @@ def build(
         ValueError: A NUL in an argument, in env or in cwd, `=` in an env key, a negative number in pass_fds.
         OverflowError: A number that does not fit a C int.
     """
-    program = args[0] if options.executable is None else options.executable
+    args, options, stdout, stderr = command.args, command.options, command.stdout, command.stderr
     argv = strings([os.fsencode(arg) for arg in args])
-    executable = os.fsencode(program)
+    executable = os.fsencode(command.program)
     strings([executable])
     if options.env is None:
         env_block, env_count, path = own_environment()
     else:
         env_block, env_count, path = given_environment(options.env)
     paths, path_count = _candidates(executable, path)
-    steps, cwd = _steps(options)
     if stderr == subprocess.STDOUT and stdout is None:
         stderr = _STDOUT  # given, so that it reaches stderr even if it is not inheritable by itself
     pass_fds = _pass_fds(options)
     fds = array.array("i", [fd for fd in pass_fds if fd > _STDERR]).tobytes()
     close_fds = options.close_fds or bool(pass_fds)
+    steps = _steps(options)
 
-    paths_at = PLAN.size + len(steps) + len(fds)
+    paths_at = PLAN.size + len(steps) * PLAN_STEP.size + len(fds)
     argv_at = paths_at + len(paths)
     envp_at = argv_at + len(argv)
-    cwd_at = envp_at + len(env_block)
-    if cwd:
-        # The first step is chdir; its value is the offset of the path, known only now.
-        steps = PLAN_STEP.pack(_STEP_CHDIR, 0, cwd_at) + steps[PLAN_STEP.size :]
+    step_block, step_strings = _encoded(steps, envp_at + len(env_block))
     header = PLAN.pack(
-        cwd_at + len(cwd),
+        envp_at + len(env_block) + len(step_strings),
         _PLAN_VERSION,
         _PLAN_CLOSE_FDS if close_fds else 0,
         _c_int(options.pipesize),
-        _stdio(stdin, 0, pass_fds),
+        _stdio(command.stdin, 0, pass_fds),
         _stdio(stdout, 1, pass_fds),
         _stdio(stderr, 2, pass_fds),
-        len(steps) // PLAN_STEP.size,
+        len(steps),
         len(fds) // 4,
         paths_at,
         path_count,
@@ -105,7 +86,7 @@ def build(
         env_count,
         0,
     )
-    return Plan(b"".join((header, steps, fds, paths, argv, env_block, cwd)), program, args, options.cwd)
+    return Plan(b"".join((header, step_block, fds, paths, argv, env_block, step_strings)), command)
 
 
 def _c_int(value: int) -> int:
@@ -129,33 +110,80 @@ def _stdio(value: Any, number: int, pass_fds: Sequence[int]) -> int:
     return _c_int(value)
 
 
-def _steps(options: Options) -> tuple[bytes, bytes]:
-    """Return the declared steps, in the core's order, and cwd with its NUL (empty where there is none)."""
-    if (
-        options.restore_signals
-        and options.cwd is None
-        and options.umask == -1
-        and not options.start_new_session
-        and options.process_group is None
-    ):
-        return _RESTORE_SIGNALS_ONLY, b""
-    steps, cwd = [], b""
-    if options.cwd is not None:
-        cwd = strings([os.fsencode(options.cwd)])
-        steps.append((_STEP_CHDIR, 0))
-    if options.umask != -1:
-        if options.umask < 0:
-            raise ValueError(f"umask must not be negative: {options.umask}")
-        steps.append((_STEP_UMASK, _c_int(options.umask)))
-    if options.restore_signals:
-        steps.append((_STEP_RESTORE_SIGNALS, 0))
-    if options.start_new_session:
-        steps.append((_STEP_SETSID, 0))
-    if options.process_group is not None:
-        if options.process_group < 0:
-            raise ValueError(f"process_group must not be negative: {options.process_group}")
-        steps.append((_STEP_SETPGID, _c_int(options.process_group)))
-    return b"".join([PLAN_STEP.pack(step, 0, value) for step, value in steps]), cwd
+# ---- options that are a step of the child ----
+
+
+def _text(value: StrOrBytesPath | None) -> bytes | None:
+    return None if value is None else strings([os.fsencode(value)])
+
+
+def _switch(value: bool) -> int | None:  # it is the option's value
+    return 0 if value else None
+
+
+def _umask(value: int) -> int | None:
+    if value == -1:
+        return None
+    if value < 0:
+        raise ValueError(f"umask must not be negative: {value}")
+    return _c_int(value)
+
+
+def _process_group(value: int | None) -> int | None:
+    if value is None:
+        return None
+    if value < 0:
+        raise ValueError(f"process_group must not be negative: {value}")
+    return _c_int(value)
+
+
+# Each option, its step, and what turns the option's value into the step's: a number, a string of which the
+# step has the offset, or None where there is no such step. In the core's order of steps.
+STEPS: Final[tuple[tuple[str, int, Callable[[Any], int | bytes | None]], ...]] = (
+    ("cwd", lib.AVF_STEP_CHDIR, _text),
+    ("umask", lib.AVF_STEP_UMASK, _umask),
+    ("restore_signals", lib.AVF_STEP_RESTORE_SIGNALS, _switch),
+    ("start_new_session", lib.AVF_STEP_SETSID, _switch),
+    ("process_group", lib.AVF_STEP_SETPGID, _process_group),
+)
+#: The options that build() reads by itself.
+BUILT_IN: Final = frozenset({"executable", "env", "close_fds", "pass_fds", "pipesize"})
+
+_values: Final = operator.attrgetter(*(option for option, _, _ in STEPS))
+
+
+def _chosen(values: tuple[Any, ...]) -> tuple[tuple[int, int | bytes], ...]:
+    chosen = []
+    for (_, step, encode), value in zip(STEPS, values, strict=True):
+        encoded = encode(value)
+        if encoded is not None:
+            chosen.append((step, encoded))
+    return tuple(chosen)
+
+
+_DEFAULT_VALUES: Final = _values(Options())
+_DEFAULT_STEPS: Final = _chosen(_DEFAULT_VALUES)
+_DEFAULT_BLOCK: Final = b"".join([PLAN_STEP.pack(step, 0, value) for step, value in _DEFAULT_STEPS])
+
+
+def _steps(options: Options) -> tuple[tuple[int, int | bytes], ...]:
+    """Return the declared steps with their values, in the core's order."""
+    values = _values(options)
+    return _DEFAULT_STEPS if values == _DEFAULT_VALUES else _chosen(values)
+
+
+def _encoded(steps: tuple[tuple[int, int | bytes], ...], strings_at: int) -> tuple[bytes, bytes]:
+    """Return the steps as the core reads them, and their strings, which begin at an offset of the block."""
+    if steps is _DEFAULT_STEPS:  # of most children: packed once
+        return _DEFAULT_BLOCK, b""
+    packed, texts = [], b""
+    for step, value in steps:
+        if isinstance(value, bytes):
+            packed.append(PLAN_STEP.pack(step, 0, strings_at + len(texts)))
+            texts += value
+        else:
+            packed.append(PLAN_STEP.pack(step, 0, value))
+    return b"".join(packed), texts
 
 
 def _pass_fds(options: Options) -> Sequence[int]:

@@ -71,7 +71,7 @@ class CompletionPort:
         """
         ticket: int = lib.avf_spawn(self._port, plan.block, len(plan.block), self._step)
         if ticket < 0:
-            raise spawn_error(plan, ticket, self._step[0])
+            raise spawn_error(plan.command, -ticket, self._step[0])
         self._sinks[ticket] = sink
         return ticket
 

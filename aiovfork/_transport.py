@@ -23,6 +23,7 @@ from typing import Any
 from aiovfork._errors import spawn_error, timeout_error
 from aiovfork._events import NO_ENDS, Exited, Spawned, SpawnInfo
 from aiovfork._lifecycle import ALIVE, OVER, STEPS, UNCONNECTED, State, Step
+from aiovfork._options import Command
 from aiovfork._pipes import PipeProtocol, connect_pipe
 from aiovfork._plan import Plan
 from aiovfork._popen import PopenView
@@ -44,7 +45,6 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     _event: Spawned | None = None
     _started: asyncio.Future[None]
     _ended: asyncio.Future[None] | None = None
-    _spawn_timeout: float | None = None
     _returncode: int | None = None
     _exit: Exited | None = None
     _context: contextvars.Context | None = None
@@ -54,12 +54,12 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         loop: asyncio.AbstractEventLoop,
         port: CompletionPort,
         protocol: asyncio.SubprocessProtocol,
-        plan: Plan,
+        command: Command,
     ) -> None:
         self._loop = loop
         self._port = port
         self._protocol = protocol
-        self._plan = plan
+        self._command = command
         self._schedule = self._way_to(protocol)
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._pipes: dict[int, asyncio.BaseTransport] = {}
@@ -78,7 +78,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     # ---- the way to a running child ----
 
-    async def start(self, spawn_timeout: float | None) -> None:
+    async def start(self, plan: Plan) -> None:
         """Submit the plan and wait until the program runs and its pipes are connected.
 
         Raises:
@@ -87,13 +87,13 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             asyncio.CancelledError: The child has been killed and reaped.
         """
         self._started = self._loop.create_future()
-        self._ticket = self._port.submit(self._plan, self)
-        self._plan.block = b""  # the core has its copy; there may be thousands of living children
+        # The core has a copy from here on. The plan ends with this coroutine: thousands of children may live.
+        self._ticket = self._port.submit(plan, self)
         self._move(Step.SUBMIT)
         timer = None
+        spawn_timeout = self._command.options.spawn_timeout
         if spawn_timeout is not None:
-            self._spawn_timeout = spawn_timeout
-            timer = self._loop.call_later(spawn_timeout, self._port.cancel, self._ticket, -errno.ETIMEDOUT)
+            timer = self._loop.call_later(spawn_timeout, self._port.cancel, self._ticket, errno.ETIMEDOUT)
         try:
             await self._started
             if self._open_pipes:
@@ -158,10 +158,11 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if self._state is State.SUBMITTED:
             self._move(Step.FAILED)
         if not self._started.done():
-            if error == -errno.ETIMEDOUT and self._spawn_timeout is not None:
-                exc: OSError = timeout_error(self._plan, self._spawn_timeout, step)
+            spawn_timeout = self._command.options.spawn_timeout
+            if error == errno.ETIMEDOUT and spawn_timeout is not None:
+                exc: OSError = timeout_error(self._command, spawn_timeout, step)
             else:
-                exc = spawn_error(self._plan, error, step, status)
+                exc = spawn_error(self._command, error, step, status)
             self._started.set_exception(exc)
             if self._closing:
                 self._started.exception()  # nobody waits any more: no "never retrieved"
@@ -222,7 +223,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         for callback, args in pending:
             self._schedule(callback, *args)
         if self._loop.get_debug():
-            logger.debug("process %r created: pid %s", self._plan.called, self.get_pid())
+            logger.debug("process %r created: pid %s", self._command.called, self.get_pid())
         self._finish_if_drained()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
@@ -306,7 +307,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return "subprocess" (what asyncio users read of a Popen), "spawn_info", "pidfd" or default."""
         if name == "subprocess" and self._event is not None:
-            return PopenView(self, self._plan.popen_args)
+            return PopenView(self, self._command.popen_args)
         if name == "spawn_info" and self._event is not None:
             return self.spawn_info
         if name == "pidfd" and self.pidfd is not None:

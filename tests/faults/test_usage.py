@@ -154,10 +154,10 @@ async def test_a_damaged_plan(damage: bytes) -> None:
 async def test_a_plan_with_any_byte_changed() -> None:
     """A plan with one field changed is refused, fails, or runs: it never makes the core read beyond it."""
     from aiovfork import _plan  # noqa: PLC0415  # private, for this test
-    from aiovfork._options import Options  # noqa: PLC0415  # likewise
+    from aiovfork._options import Command, Options  # noqa: PLC0415  # likewise
 
     lib, ffi = _binding.lib, _binding.ffi
-    plan = _plan.build(("true", "argument"), PIPE, None, None, Options(cwd="/", umask=0o22))
+    plan = _plan.build(Command(("true", "argument"), PIPE, None, None, Options(cwd="/", umask=0o22)))
     port = port_of(asyncio.get_running_loop())
     step = ffi.new("int32_t *")
     header = _binding.PLAN.size

@@ -15,14 +15,16 @@ from tests.support.backends import Spawner, compare, run_on_each
 
 @pytest.mark.parametrize("name", ["create_subprocess_exec", "create_subprocess_shell"])
 def test_the_signatures_are_asyncios(name: str) -> None:
-    """Names, kinds, order and defaults of the parameters are asyncio's: positional calls keep working."""
+    """Names, kinds, order and defaults of asyncio's parameters are ours too; the options follow, by keyword."""
 
     def shape(module: Any) -> list[tuple[str, Any, Any]]:
         parameters = inspect.signature(getattr(module, name)).parameters.values()
         named = [one for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD]
         return [(one.name, one.kind, one.default) for one in named]
 
-    assert shape(aiovfork) == shape(asyncio.subprocess)
+    ours, asyncios = shape(aiovfork), shape(asyncio.subprocess)
+    assert ours[: len(asyncios)] == asyncios
+    assert {kind for _, kind, _ in ours[len(asyncios) :]} == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_limit_bounds_the_buffers_of_the_streams() -> None:

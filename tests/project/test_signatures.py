@@ -1,0 +1,149 @@
+"""The options: listed once, and the same wherever a child is started."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pathlib
+import subprocess
+import sys
+import typing
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+import pytest
+
+import aiovfork
+from aiovfork import _options, _plan
+from tools import options as page_of_options
+
+ROOT = pathlib.Path(__file__).parents[2]
+FUNCTIONS: list[Callable[..., Any]] = [
+    aiovfork.create_subprocess_exec,
+    aiovfork.create_subprocess_shell,
+    aiovfork.subprocess_exec,
+    aiovfork.subprocess_shell,
+    aiovfork.SubprocessLoopMixin.subprocess_exec,
+    aiovfork.SubprocessLoopMixin.subprocess_shell,
+]
+# A value of each option that is passed on to the child, other than its default.
+SAMPLES: dict[str, Any] = {
+    "executable": "/bin/false",
+    "cwd": "/",
+    "env": {},
+    "close_fds": False,
+    "pass_fds": [5],
+    "start_new_session": True,
+    "process_group": 0,
+    "umask": 0o22,
+    "restore_signals": False,
+    "pipesize": 4096,
+}
+
+
+def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a function that are options."""
+    parameters = inspect.signature(function).parameters
+    others = {"self", "protocol_factory", "program", "cmd", "args", "stdin", "stdout", "stderr", "limit"}
+    return {name: parameter for name, parameter in parameters.items() if name not in others}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__qualname__)
+def test_every_function_has_the_options(function: Callable[..., Any]) -> None:
+    """Each has every option as a keyword of its own, in one order, with one type and one default; no **options."""
+    options = options_of(function)
+    assert list(options) == list(_options.Options._fields)
+    assert {parameter.kind for parameter in options.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    declared = get_type_hints(aiovfork.SpawnOptions)
+    hints = get_type_hints(function)
+    assert {name: hints[name] for name in options} == declared
+    defaults = {**_options.Options._field_defaults, "shell": function.__name__.endswith("shell")}
+    assert {name: parameter.default for name, parameter in options.items()} == defaults
+
+
+def test_every_option_of_asyncio_is_one_of_ours() -> None:
+    """Whatever Popen takes, and asyncio's functions do not set themselves, can be named here."""
+    popen = set(inspect.signature(subprocess.Popen).parameters) - {"args", "stdin", "stdout", "stderr"}
+    assert popen <= set(_options.Options._fields)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS[:4], ids=lambda function: function.__qualname__)
+def test_a_misspelt_option(function: Callable[..., Any]) -> None:
+    """The TypeError names the function that was called, and no class inside."""
+    with pytest.raises(
+        TypeError, match=rf"^{function.__name__}\(\) got an unexpected keyword argument 'cwdd'"
+    ):
+        function("true", "true", cwdd="/")
+
+
+def test_no_option_is_forgotten() -> None:
+    """Each option is a step of the plan, read by the plan, refused, or checked by name: one of these."""
+    places = [
+        [option for option, _, _ in _plan.STEPS],
+        _plan.BUILT_IN,
+        [option for option, _, _ in _options.REFUSED],
+        _options.CHECKED - _plan.BUILT_IN,
+    ]
+    handled = [option for place in places for option in place]
+    assert sorted(handled) == sorted(_options.Options._fields)
+
+
+@pytest.mark.parametrize("option", sorted({*_plan.BUILT_IN, *(option for option, _, _ in _plan.STEPS)}))
+def test_every_option_changes_the_plan(option: str) -> None:
+    """An option that the plan is said to read makes it another one."""
+    blocks = [
+        _plan.build(_options.Command(("true",), None, None, None, options)).block
+        for options in (_options.Options(), _options.Options(**{option: SAMPLES[option]}))
+    ]
+    assert blocks[0] != blocks[1]
+
+
+def test_every_option_is_described_once() -> None:
+    """SpawnOptions describes each option, and the page says what it says."""
+    assert list(page_of_options.described()) == list(_options.Options._fields)
+    page = page_of_options.PAGE.read_text()
+    assert page_of_options.fill_in(page) == page, "run: python -m tools.options"
+
+
+def public_functions() -> dict[str, Callable[..., Any]]:
+    """Every public function, and every public method and property of a public class."""
+    found: dict[str, Callable[..., Any]] = {}
+    for name in aiovfork.__all__:
+        thing = getattr(aiovfork, name)
+        if inspect.isfunction(thing):
+            found[name] = thing
+        elif inspect.isclass(thing):
+            for member, value in vars(thing).items():
+                function = value.fget if isinstance(value, property) else value
+                if inspect.isfunction(function) and (
+                    member[0] != "_" or member in {"__init__", "__aenter__"}
+                ):
+                    found[f"{name}.{member}"] = function
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(public_functions()))
+def test_annotations_can_be_read(name: str) -> None:
+    """typing.get_type_hints works on every public function and method, and finds what it returns."""
+    hints = get_type_hints(public_functions()[name])
+    assert "return" in hints or name.startswith("SpawnInfo.")
+
+
+def test_nothing_is_imported_for_type_checkers_only() -> None:
+    """What an annotation names can be found when the program runs."""
+    guarded = [
+        path.name
+        for path in (ROOT / "aiovfork").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Name) and node.id == "TYPE_CHECKING"
+    ]
+    assert not guarded
+
+
+def test_the_signature_is_what_help_shows() -> None:
+    """help() of a function names the options."""
+    text = subprocess.check_output(
+        [sys.executable, "-c", "import aiovfork; help(aiovfork.create_subprocess_exec)"], text=True
+    )
+    assert "start_new_session" in text.split("Args:")[0]
+    assert typing.get_type_hints(aiovfork.create_subprocess_exec)["return"] is aiovfork.Process
