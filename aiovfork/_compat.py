@@ -5,6 +5,7 @@ Layer: lowest. Thread: any.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -15,3 +16,9 @@ def environ_bytes() -> dict[bytes, bytes]:
     if type(data) is dict:
         return data
     return dict(os.environb)
+
+
+def has_heard_of_exit(protocol: asyncio.SubprocessProtocol) -> bool:
+    """Return whether a connected SubprocessStreamProtocol is done; process_exited() fails on None then."""
+    transport: Any = getattr(protocol, "_transport", protocol)
+    return transport is None

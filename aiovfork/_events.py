@@ -39,6 +39,7 @@ class SpawnInfo(NamedTuple):
 class Spawned(NamedTuple):
     """A child has reached exec. Times are nanoseconds; the parent's ends are the receiver's to close."""
 
+    ticket: int
     pid: int
     pidfd: int
     flags: int

@@ -130,48 +130,29 @@ class CompletionPort:
     def _drain(self) -> None:
         """Deliver what has come back. The reader's callback; one call into C for a whole batch.
 
-        An exception may come between any two byte codes (KeyboardInterrupt, MemoryError). So the core keeps
-        each record until it is acknowledged here, and a sink may be told twice.
-        """
-        if self._port is None:
-            return
-        try:
-            if lib.avf_port_drain(self._port) > 0:
-                batch = self._batch
-                for index in range(batch.taken, batch.filled):
-                    self._deliver(index * EVENT_SIZE)
-                    batch.taken = index + 1
-        except BaseException:
-            loop = self._loop()
-            if loop is not None:
-                loop.call_soon(self._drain)
-            raise
-
-    def _deliver(self, at: int) -> None:
-        """Give a record to its sink. One that raises is reported; the others get theirs."""
-        fields = EVENT.unpack_from(self._view, at)
-        ticket, kind, pid, pidfd, error, step, status, flags, *ends_and_times = fields
-        sink = self._sinks.get(ticket)
-        if sink is None:
-            if kind == _SPAWNED:  # an exception came between avf_spawn and the note of its sink
-                for end in ends_and_times[:3]:
-                    if end >= 0:
-                        os.close(end)
-                self.dispose(ticket)
-            return
-        try:
-            if kind == _SPAWNED:
-                stdin, stdout, stderr, *times = ends_and_times
-                sink.spawned(Spawned(pid, pidfd, flags, (stdin, stdout, stderr), *times))
-            elif kind == _FAILED:
-                sink.failed(error, step, status)
-            else:
-                rusage = bytes(self._view[at + EVENT.size : at + EVENT_SIZE])
-                sink.exited(Exited(status, flags, rusage))
-        except Exception as exc:  # noqa: BLE001  # of a protocol; reported
-            self._report(exc)
-        if kind != _SPAWNED:
-            self._sinks.pop(ticket, None)
+    def _deliver(self, records: memoryview) -> None:
+        """Give each record to its sink. One that raises does not take the others' records with it."""
+        sinks = self._sinks
+        for at in range(0, len(records), EVENT_SIZE):
+            ticket, kind, pid, pidfd, error, step, status, flags, *ends_and_times = EVENT.unpack_from(
+                records, at
+            )
+            try:
+                if kind == _SPAWNED:
+                    stdin, stdout, stderr, *times = ends_and_times
+                    sinks[ticket].spawned(Spawned(ticket, pid, pidfd, flags, (stdin, stdout, stderr), *times))
+                elif kind == _FAILED:
+                    sinks.pop(ticket).failed(error, step, status)
+                else:
+                    rusage = bytes(records[at + EVENT.size : at + EVENT_SIZE])
+                    sinks.pop(ticket).exited(Exited(status, flags, rusage))
+            except Exception as exc:  # noqa: BLE001  # of a protocol; reported
+                self._report(exc)
+            except BaseException:  # KeyboardInterrupt, say, of a signal handler: the loop may run on
+                loop, rest = self._loop(), bytes(records[at + EVENT_SIZE :])
+                if loop is not None:
+                    loop.call_soon(self._deliver, memoryview(rest))
+                raise
 
     def _report(self, exc: Exception) -> None:
         loop = self._loop()

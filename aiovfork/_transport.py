@@ -20,11 +20,23 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any
 
+from aiovfork._compat import has_heard_of_exit
 from aiovfork._errors import spawn_error, timeout_error
 from aiovfork._events import NO_ENDS, Exited, Spawned, SpawnInfo
-from aiovfork._lifecycle import ALIVE, OVER, STEPS, UNCONNECTED, State, Step
+from aiovfork._lifecycle import (
+    ALIVE,
+    AWAITS_FAILURE,
+    AWAITS_PIPES,
+    AWAITS_SPAWN,
+    OPEN,
+    OVER,
+    STEPS,
+    UNCONNECTED,
+    State,
+    Step,
+)
 from aiovfork._options import Command
-from aiovfork._pipes import PipeProtocol, connect_pipe
+from aiovfork._pipes import PipeProtocol, close_all, connect_pipe
 from aiovfork._plan import Plan
 from aiovfork._popen import PopenView
 from aiovfork._port import CompletionPort
@@ -40,14 +52,15 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     # What most children never change lives on the class.
     _state = State.NEW
-    _closing = False
     _ticket = 0
-    _event: Spawned | None = None
+    _spawned: Spawned | None = None
+    _exited: Exited | None = None
     _started: asyncio.Future[None]
     _ended: asyncio.Future[None] | None = None
-    _returncode: int | None = None
-    _exit: Exited | None = None
     _context: contextvars.Context | None = None
+    # What the protocol has heard; a record of the port may be delivered twice.
+    _exit_told = False
+    _end_told = False
 
     def __init__(
         self,
@@ -63,6 +76,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._schedule = self._way_to(protocol)
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._pipes: dict[int, asyncio.BaseTransport] = {}
+        self._ends: dict[int, int] = {}  # of the pipes, the parent's, until a pipe transport has one
         self._open_pipes: set[int] = set()
         self._exit_waiters: list[asyncio.Future[None]] = []
 
@@ -87,16 +101,16 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             asyncio.CancelledError: The child has been killed and reaped.
         """
         self._started = self._loop.create_future()
-        # The core has a copy from here on. The plan ends with this coroutine: thousands of children may live.
-        self._ticket = self._port.submit(plan, self)
-        self._move(Step.SUBMIT)
         timer = None
-        spawn_timeout = self._command.options.spawn_timeout
-        if spawn_timeout is not None:
-            timer = self._loop.call_later(spawn_timeout, self._port.cancel, self._ticket, errno.ETIMEDOUT)
         try:
+            self._move(Step.SUBMIT)
+            # The core copies the plan. Ours ends with this coroutine: thousands of children may live.
+            self._ticket = self._port.submit(plan, self)
+            timeout = self._command.options.spawn_timeout
+            if timeout is not None:
+                timer = self._loop.call_later(timeout, self._port.cancel, self._ticket, errno.ETIMEDOUT)
             await self._started
-            if self._open_pipes:
+            if self._ends:
                 await self._connect_pipes()
         except GeneratorExit:  # the task was destroyed: no loop is there to wait in, the core cleans up
             self.close()
@@ -110,12 +124,9 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._connected()
 
     async def _connect_pipes(self) -> None:
-        assert self._event is not None
-        for fd in sorted(self._open_pipes):
-            ends = list(self._event.parent_end)
-            file = pipe_file(self._loop, ends[fd], writable=fd == 0)
-            ends[fd] = -1  # the loop's from here on
-            self._event = self._event._replace(parent_end=(ends[0], ends[1], ends[2]))
+        for fd in sorted(self._ends):
+            file = pipe_file(self._loop, self._ends[fd], writable=fd == 0)
+            del self._ends[fd]  # the file's from here on, and the loop's
             pipe = await connect_pipe(self._loop, PipeProtocol(self, fd), file)
             self._pipes[fd] = stdin_pipe(self._loop, pipe) if fd == 0 else pipe
 
@@ -124,9 +135,13 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
         However often it is cancelled meanwhile: anyio does that again in every round of the loop.
         """
+        if self._state is State.SUBMITTED and not self._ticket:
+            # submit() was refused, or interrupted: if there is a child after all, spawned() ends it.
+            self._move(Step.FAILED)
+            return
         self.close()
         cancelled = None
-        while self._state in (State.SUBMITTED, State.CONNECTING):
+        while self._state in (State.GIVEN_UP, State.UNDOING):
             self._ended = self._loop.create_future()
             try:
                 await self._ended
@@ -139,54 +154,58 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._state = STEPS[self._state, step]
 
     # ---- events of the port (Sink) ----
+    # A signal handler may raise between any two byte codes. The port then delivers the record again: what was
+    # done of it already is not done twice.
 
     def spawned(self, event: Spawned) -> None:
         """Note the child; whoever awaits start() goes on."""
-        if self._state is State.SUBMITTED:
+        if self._state in AWAITS_SPAWN:
+            self._spawned = event
+            self._ticket = event.ticket
+            if event.parent_end != NO_ENDS:
+                self._ends = {fd: end for fd, end in enumerate(event.parent_end) if end >= 0}
+                self._open_pipes = set(self._ends)
             self._move(Step.SPAWNED)
-        self._event = event
-        if event.parent_end != NO_ENDS:
-            self._open_pipes = {fd for fd in range(3) if event.parent_end[fd] >= 0}
-        if self._closing:
-            self._close_parent_ends()
+        if self._state is State.UNDOING:
+            close_all(self._ends)
             self._port.dispose(self._ticket)
         else:
             self._wake(self._started)
 
     def failed(self, error: int, step: int, status: int) -> None:
         """Tell whoever awaits start() what went wrong."""
-        if self._state is State.SUBMITTED:
+        given_up = self._state is not State.SUBMITTED
+        if self._state in AWAITS_FAILURE:
             self._move(Step.FAILED)
         if not self._started.done():
-            spawn_timeout = self._command.options.spawn_timeout
-            if error == errno.ETIMEDOUT and spawn_timeout is not None:
-                exc: OSError = timeout_error(self._command, spawn_timeout, step)
+            timeout = self._command.options.spawn_timeout
+            if error == errno.ETIMEDOUT and timeout is not None:
+                exc: OSError = timeout_error(self._command, timeout, step)
             else:
                 exc = spawn_error(self._command, error, step, status)
             self._started.set_exception(exc)
-            if self._closing:
+            if given_up:
                 self._started.exception()  # nobody waits any more: no "never retrieved"
         self._wake(self._ended)
 
     def exited(self, event: Exited) -> None:
         """Note how the child ended and tell the protocol."""
-        if self._exit is not None:  # told again: an exception came before the port had noted the first time
-            return
-        self._move(Step.EXITED)
-        self._exit = event
-        self._returncode = event.returncode
-        if not event.known:
-            logger.warning(
-                "child process pid %d exit status already read: will report returncode 255", self.get_pid()
-            )
-        if self._loop.get_debug():
-            logger.info("%r exited with return code %r", self, self._returncode)
-        waiters, self._exit_waiters = self._exit_waiters, []
+        self._exited = event
+        if self._state in ALIVE:
+            self._move(Step.EXITED)
+            if not event.known:
+                logger.warning(
+                    "child process pid %d exit status already read: will report returncode 255",
+                    self.get_pid(),
+                )
+            if self._loop.get_debug():
+                logger.info("%r exited with return code %r", self, event.returncode)
         try:
-            self._call(self._protocol.process_exited)
+            self._call(self._tell_exit)
         finally:  # whatever the application's protocol is
-            for waiter in waiters:
+            for waiter in self._exit_waiters:
                 self._wake(waiter)
+            self._exit_waiters = []
             self._wake(self._ended)
             self._finish_if_drained()
 
@@ -226,6 +245,20 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             logger.debug("process %r created: pid %s", self._command.called, self.get_pid())
         self._finish_if_drained()
 
+    def _tell_exit(self) -> None:
+        if self._schedule is _call_now:
+            if not has_heard_of_exit(self._protocol):
+                self._protocol.process_exited()
+        elif not self._exit_told:
+            self._exit_told = True
+            self._protocol.process_exited()
+
+    def _tell_end(self) -> None:
+        self._tell_exit()  # first, if an interrupt has kept it from being scheduled
+        if not self._end_told:
+            self._end_told = True
+            self._protocol.connection_lost(None)
+
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """From the protocol of a pipe."""
         self._call(self._protocol.pipe_data_received, fd, data)
@@ -237,20 +270,20 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._finish_if_drained()
 
     def _finish_if_drained(self) -> None:
-        if self._state is State.DRAINING and not self._open_pipes:
+        if self._state in AWAITS_PIPES and not self._open_pipes:
             self._move(Step.PIPES_ENDED)
-            self._closing = True
-            self._schedule(self._protocol.connection_lost, None)
+        if self._state is State.CLOSED:
+            self._schedule(self._tell_end)
 
     # ---- asyncio.SubprocessTransport ----
 
     def get_pid(self) -> int:
         """Return the pid of the child."""
-        return self._event.pid if self._event is not None else -1
+        return self._spawned.pid if self._spawned is not None else -1
 
     def get_returncode(self) -> int | None:
         """Return the exit code, -N for a child killed by signal N, or None while it runs."""
-        return self._returncode
+        return None if self._exited is None else self._exited.returncode
 
     def get_pipe_transport(self, fd: int) -> asyncio.BaseTransport | None:
         """Return the transport of the parent's end of stdin (0), stdout (1) or stderr (2)."""
@@ -262,7 +295,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         Raises:
             ProcessLookupError: The child has exited.
         """
-        if self._returncode is not None or self._state not in ALIVE:
+        if self._state not in ALIVE:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         self._port.kill(self._ticket, signal)
 
@@ -276,23 +309,25 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def close(self) -> None:
         """Kill the child if it still runs, and close its pipes. Idempotent; the exit is still reported."""
-        if self._closing:
+        state = self._state
+        if state not in OPEN:
             return
-        self._closing = True
-        if self._state in ALIVE and self._loop.get_debug():
+        if state in ALIVE and self._loop.get_debug():
             logger.warning("Close running child process: kill %r", self)
+        self._move(Step.CLOSE)
+        if state is State.SUBMITTED:
+            self._port.cancel(self._ticket)
+            return
         if not self._loop.is_closed():
             for pipe in self._pipes.values():
                 pipe.close()
-        self._close_parent_ends()
-        if self._state is State.SUBMITTED:
-            self._port.cancel(self._ticket)
-        elif self._state in ALIVE:
+        close_all(self._ends)
+        if state in ALIVE:
             self._port.dispose(self._ticket)
 
     def is_closing(self) -> bool:
         """Return whether close was called, or the child and its pipes have ended."""
-        return self._closing
+        return self._state not in OPEN
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol."""
@@ -306,9 +341,9 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return "subprocess" (what asyncio users read of a Popen), "spawn_info", "pidfd" or default."""
-        if name == "subprocess" and self._event is not None:
+        if name == "subprocess" and self._spawned is not None:
             return PopenView(self, self._command.popen_args)
-        if name == "spawn_info" and self._event is not None:
+        if name == "spawn_info" and self._spawned is not None:
             return self.spawn_info
         if name == "pidfd" and self.pidfd is not None:
             return self.pidfd
@@ -316,7 +351,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     async def _wait(self) -> int:
         """Wait for the exit. asyncio.subprocess.Process.wait() is this."""
-        if self._returncode is None:
+        if self._exited is None:
             waiter = self._loop.create_future()
             self._exit_waiters.append(waiter)
             try:
@@ -325,47 +360,38 @@ class SubprocessTransport(asyncio.SubprocessTransport):
                 if waiter in self._exit_waiters:  # one that is cancelled again and again must not pile up
                     self._exit_waiters.remove(waiter)
                 raise
-        assert self._returncode is not None
-        return self._returncode
+        assert self._exited is not None
+        return self._exited.returncode
 
     # ---- beyond asyncio ----
 
     @property
     def pidfd(self) -> int | None:
         """The child's pidfd while its exit has not been seen; the transport's to close."""
-        return self._event.pidfd if self._event is not None and self._returncode is None else None
+        return self._spawned.pidfd if self._spawned is not None and self._exited is None else None
 
     @property
     def rusage(self) -> resource.struct_rusage | None:
         """What the child has used; None before its exit, or where somebody else reaped it."""
-        return None if self._exit is None else self._exit.rusage
+        return None if self._exited is None else self._exited.rusage
 
     @property
     def returncode_known(self) -> bool:
         """Whether the child has exited and its status is the true one."""
-        return self._exit is not None and self._exit.known
+        return self._exited is not None and self._exited.known
 
     @property
     def spawn_info(self) -> SpawnInfo:
         """How the child was started."""
-        assert self._event is not None
-        return self._event.info()
-
-    def _close_parent_ends(self) -> None:
-        """Close the ends of pipes that no pipe transport owns yet."""
-        event = self._event
-        if event is not None and event.parent_end != NO_ENDS:
-            self._event = event._replace(parent_end=NO_ENDS)
-            for fd in event.parent_end:
-                if fd >= 0:
-                    os.close(fd)
+        assert self._spawned is not None
+        return self._spawned.info()
 
     def __repr__(self) -> str:
         info = [type(self).__name__, self._state.value]
-        if self._event is not None:
-            info.append(f"pid={self._event.pid}")
-        if self._returncode is not None:
-            info.append(f"returncode={self._returncode}")
+        if self._spawned is not None:
+            info.append(f"pid={self._spawned.pid}")
+        if self._exited is not None:
+            info.append(f"returncode={self._exited.returncode}")
         info += [f"{('stdin', 'stdout', 'stderr')[fd]}={pipe!r}" for fd, pipe in self._pipes.items()]
         return f"<{' '.join(info)}>"
 
@@ -373,8 +399,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         """Kill and reap a child that nobody can wait for any more. Never touches the loop."""
         if self._state in OVER:
             return
-        if not self._closing:
+        if self._state in OPEN:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=1)
-        self._close_parent_ends()
-        if self._returncode is None and self._ticket:
+        close_all(self._ends)
+        if self._exited is None and self._ticket:
             self._port.dispose(self._ticket)
