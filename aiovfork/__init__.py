@@ -8,6 +8,7 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 
 from aiovfork._api import create_subprocess_exec, create_subprocess_shell, subprocess_exec, subprocess_shell
 from aiovfork._binding import Stats, stats
+from aiovfork._errors import SpawnError
 from aiovfork._events import SpawnInfo
 from aiovfork._loops import (
     EventLoop,
@@ -28,6 +29,7 @@ __all__ = [
     "EventLoop",
     "Installation",
     "Process",
+    "SpawnError",
     "SpawnInfo",
     "SpawnOptions",
     "Stats",

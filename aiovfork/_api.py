@@ -68,9 +68,10 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
     The other keywords are described at SpawnOptions, and in the reference.
 
     Raises:
-        OSError: The spawn failed: FileNotFoundError, PermissionError, ... with errno, and filename where the
-            program (exec) or cwd (chdir) was the reason; `exc.step` names the step.
-        TimeoutError: The program did not run within spawn_timeout seconds; the child was killed.
+        SpawnError: The spawn failed. It is a FileNotFoundError, PermissionError, ... too, with errno, and
+            with filename where the program (exec) or cwd (chdir) was the reason; `exc.step` names the step.
+        TimeoutError: A SpawnError too. The program did not run within spawn_timeout seconds; the child was
+            killed.
         ValueError: A NUL in an argument or in env, or an option that cannot be had.
         TypeError: An argument of a wrong type.
 

@@ -5,6 +5,7 @@ Layer: below the port. Thread: any.
 
 from __future__ import annotations
 
+import builtins
 import errno
 import os
 import signal
@@ -19,22 +20,65 @@ PREEXEC_REPLACEMENTS: Final = (
     "pass_fds= and stdin=, stdout=, stderr= for os.dup2"
 )
 
-_EXPLAINED: Final = {
-    lib.AVF_STEP_PLAN: "the request was not well-formed",
-    lib.AVF_STEP_DUP_FDS: "duplicating the given file descriptors",
-    lib.AVF_STEP_MEMORY: "allocating memory for the request",
-    lib.AVF_STEP_THREAD: "creating the worker thread",
-    lib.AVF_STEP_PROBE: "probing what the kernel allows",
-    lib.AVF_STEP_PIPE: "creating the pipes",
-    lib.AVF_STEP_PIPESIZE: "setting the size of a pipe (see /proc/sys/fs/pipe-max-size)",
-    lib.AVF_STEP_CLONE: "creating the child",
-    lib.AVF_STEP_WAIT: "waiting for the child with waitid",
-    lib.AVF_STEP_PIDFD: "handing over the child (fs.epoll.max_user_watches may be exhausted)",
-    lib.AVF_STEP_RECEIVE_FDS: "receiving the given file descriptors in the child",
-    lib.AVF_STEP_DEVNULL: "opening /dev/null in the child",
-    lib.AVF_STEP_CHDIR: "changing to the directory cwd",
-    lib.AVF_STEP_CLOSE_FDS: "closing file descriptors in the child (neither close_range nor /proc works)",
-    lib.AVF_STEP_EXEC: "executing the program",
+_NOFILE: Final = "RLIMIT_NOFILE is exhausted"
+_NFILE: Final = "fs.file-max is exhausted"
+_PIDS: Final = "RLIMIT_NPROC or the pids cgroup may be exhausted"
+_OLD: Final = (
+    "waitid(P_PIDFD) and pidfd_send_signal(2) are needed: Linux 5.4 or newer has them, "
+    "an emulator or a seccomp filter may not let them through"
+)
+_FILTERED: Final = "a seccomp filter refuses waitid(2) or pidfd_send_signal(2), which are needed"
+
+# What a step does, and what the reason of its failure is: by errno, or else the one of None.
+_EXPLAINED: Final[dict[int, tuple[str, dict[int | None, str]]]] = {
+    lib.AVF_STEP_PLAN: ("reading the request", {None: "it is not well-formed"}),
+    lib.AVF_STEP_DUP_FDS: (
+        "duplicating the given file descriptors",
+        {errno.EBADF: "one of them is not open", errno.EMFILE: _NOFILE, errno.ENFILE: _NFILE},
+    ),
+    lib.AVF_STEP_MEMORY: ("allocating memory for the request", {}),
+    lib.AVF_STEP_THREAD: (
+        "creating the worker thread",
+        {
+            errno.EAGAIN: _PIDS,
+            errno.EINVAL: "the caller has unshared its pid namespace, unshare(CLONE_NEWPID), and no process "
+            "that has may create a thread",
+        },
+    ),
+    lib.AVF_STEP_PROBE: (
+        "probing the kernel",
+        {
+            errno.ENOSYS: _OLD,
+            errno.EINVAL: _OLD,
+            errno.EPERM: _FILTERED,
+            errno.EACCES: _FILTERED,
+            errno.EAGAIN: _PIDS,
+            errno.EMFILE: _NOFILE,
+            errno.ENFILE: _NFILE,
+        },
+    ),
+    lib.AVF_STEP_PIPE: ("creating the pipes", {errno.EMFILE: _NOFILE, errno.ENFILE: _NFILE}),
+    lib.AVF_STEP_PIPESIZE: ("setting the size of a pipe", {errno.EPERM: "see /proc/sys/fs/pipe-max-size"}),
+    lib.AVF_STEP_CLONE: (
+        "creating the child",
+        {
+            errno.EAGAIN: _PIDS,
+            errno.EMFILE: f"its pidfd needs a file descriptor, and {_NOFILE}",
+            errno.ENFILE: f"its pidfd needs a file descriptor, and {_NFILE}",
+            errno.EPERM: "a seccomp filter refuses clone(2)",
+        },
+    ),
+    lib.AVF_STEP_PIDFD: (
+        "handing over the child",
+        {errno.ENOSPC: "fs.epoll.max_user_watches is exhausted", errno.EMFILE: _NOFILE, errno.ENFILE: _NFILE},
+    ),
+    lib.AVF_STEP_DEVNULL: ("opening /dev/null in the child", {}),
+    lib.AVF_STEP_CHDIR: ("changing to the directory cwd", {}),
+    lib.AVF_STEP_CLOSE_FDS: (
+        "closing file descriptors in the child",
+        {None: "neither close_range(2) nor /proc works"},
+    ),
+    lib.AVF_STEP_EXEC: ("executing the program", {}),
 }
 # Where a thread or a process is created: what an errno means.
 _SEE_DOCTOR: Final = "`python -m aiovfork doctor` tells what is refused"
@@ -60,6 +104,57 @@ _REASONS: Final = {
 }
 
 
+class SpawnError(OSError):
+    """A spawn failed.
+
+    Every failing spawn raises it together with the type of the stdlib, as one exception: `except
+    FileNotFoundError` works, and so does `except aiovfork.SpawnError`. errno, message and filename are those
+    that subprocess.Popen has. It can be pickled.
+
+    Attributes:
+        step: The name of the step that failed; "none" where the spawn had not been started.
+    """
+
+    step: str = "none"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how it is made again: its class is made on demand, and has no name to be found by."""
+        _, arguments, *state = super().__reduce__()
+        return _made_again, (type(self).__name__, arguments), *state
+
+
+def _types() -> dict[str, type[SpawnError]]:
+    """Return SpawnError, and one for each kind of OSError of the stdlib: SpawnFileNotFoundError and so on."""
+    found: dict[str, Any] = {"OSError": SpawnError}
+    for name, kind in vars(builtins).items():
+        if isinstance(kind, type) and issubclass(kind, OSError) and kind is not OSError:
+            about = {"__module__": "aiovfork", "__doc__": f"A spawn failed with {name}."}
+            found[name] = type(f"Spawn{name}", (SpawnError, kind), about)
+    return found
+
+
+_TYPES: Final = _types()
+
+
+def _made_again(name: str, arguments: tuple[Any, ...]) -> SpawnError:
+    """Unpickle. By name: the pickles for Python 2 would make an OSError of each of the stdlib's types."""
+    return next(kind for kind in _TYPES.values() if kind.__name__ == name)(*arguments)
+
+
+def spawn_failure(step: int, note: str, *arguments: Any) -> SpawnError:
+    """Build the exception for OSError(*arguments), with what aiovfork knows beyond the stdlib.
+
+    Args:
+        step: An avf_step.
+        note: What a traceback shows below the exception.
+        arguments: errno and message, and a filename.
+    """
+    exc = _TYPES[type(OSError(*arguments)).__name__](*arguments)
+    exc.step = step_name(step)
+    exc.add_note(f"aiovfork: {note}")
+    return exc
+
+
 class Request(Protocol):
     """What errors name of a spawn."""
 
@@ -72,11 +167,10 @@ class Request(Protocol):
         """The option cwd, as it was given."""
 
 
-def spawn_error(request: Request, error: int, step: int, status: int = 0) -> OSError:
+def spawn_error(request: Request, error: int, step: int, status: int = 0) -> SpawnError:
     """Build the exception of a spawn that failed at step with errno = error.
 
-    Type, errno, message and filename are those of subprocess.Popen: the program as it was given if exec
-    failed, cwd if chdir failed, else no filename. The step is in `exc.step` and in a note.
+    The filename is the program as it was given if exec failed, cwd if chdir failed, else there is none.
 
     Args:
         request: What was to be started.
@@ -84,39 +178,42 @@ def spawn_error(request: Request, error: int, step: int, status: int = 0) -> OSE
         step: An avf_step.
         status: With error 0: how the child died, a signal number or an exit code << 8.
     """
-    name = step_name(step)
-    exc: OSError
+    program, name = request.program, step_name(step)
+    if step == lib.AVF_STEP_NONE:  # cancelled
+        return spawn_failure(step, f"the spawn of {program!r} was given up", error, os.strerror(error))
+    note = f"spawn of {program!r} failed at step {name!r}: {_explained(step, error)}"
     if error == 0:
         how = (
             f"exited with {os.WEXITSTATUS(status)}"
             if os.WIFEXITED(status)
             else f"was killed by {_signal_name(status)}"
         )
-        exc = ChildProcessError(errno.ECHILD, f"child {how} before it ran {request.program!r}")
-    elif step == lib.AVF_STEP_EXEC:
-        exc = OSError(error, os.strerror(error), request.program)
-    elif step == lib.AVF_STEP_CHDIR:
-        exc = OSError(error, os.strerror(error), request.cwd)
-    else:
-        exc = OSError(-error, os.strerror(-error))
-    return with_step(
-        exc, name, f"spawn of {request.program!r} failed at step {name!r}: {_EXPLAINED.get(step, name)}"
-    )
+        message = f"child {how} before it ran {program!r}"
+        return spawn_failure(step, note, errno.ECHILD, message)
+    named = {lib.AVF_STEP_EXEC: (program,), lib.AVF_STEP_CHDIR: (request.cwd,)}
+    return spawn_failure(step, note, error, os.strerror(error), *named.get(step, ()))
 
 
-def timeout_error(request: Request, seconds: float, step: int) -> TimeoutError:
+def _explained(step: int, error: int) -> str:
+    action, reasons = _EXPLAINED.get(step, (step_name(step), {}))
+    reason = reasons.get(error, reasons.get(None))
+    return action if reason is None else f"{action} ({reason})"
+
+
+def timeout_error(request: Request, seconds: float, step: int) -> SpawnError:
     """Build the exception of a spawn that took longer than spawn_timeout."""
-    name = step_name(step)
-    exc = TimeoutError(errno.ETIMEDOUT, f"spawn of {request.program!r} took longer than {seconds:g} s")
-    note = f"the child was killed at step {name!r}" if step != lib.AVF_STEP_NONE else "it was still queued"
-    with_step(exc, name, note)
-    return exc
+    message = f"spawn of {request.program!r} took longer than {seconds:g} s"
+    if step < lib.AVF_STEP_CLONE:
+        note = "no child had been started"
+    else:
+        note = f"the child was killed at step {step_name(step)!r}"
+    return spawn_failure(step, note, errno.ETIMEDOUT, message)
 
 
-def with_step(exc: OSError, name: str, note: str) -> OSError:
-    """Add what aiovfork knows beyond the stdlib: `exc.step` and a note."""
-    exc.step = name  # type: ignore[attr-defined]
-    exc.add_note(f"aiovfork: {note}")
+def opening_failure(error: int) -> OSError:
+    """Build the exception of a port that could not be opened."""
+    exc = spawn_failure(lib.AVF_STEP_NONE, "opening the loop's completion port", error, os.strerror(error))
+    exc.step = "port"
     return exc
 
 

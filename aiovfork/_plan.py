@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from aiovfork._binding import PLAN, PLAN_STEP, lib
 from aiovfork._environment import given_environment, own_environment, strings
-from aiovfork._errors import with_step
+from aiovfork._errors import spawn_failure
 from aiovfork._options import Command, Options, StrOrBytesPath
 
 _STDIO_INHERIT: Final[int] = lib.AVF_STDIO_INHERIT
@@ -106,7 +106,7 @@ def _stdio(value: Any, number: int, pass_fds: Sequence[int]) -> int:
     if value < 0 and (value < subprocess.DEVNULL or (value == subprocess.STDOUT and number != _STDERR)):
         name, words = _STDIO[number]
         note = f"{name} must be a descriptor, a file, None, PIPE, {words}, not {value}"
-        raise with_step(OSError(errno.EBADF, os.strerror(errno.EBADF)), "dup fds", note)
+        raise spawn_failure(lib.AVF_STEP_DUP_FDS, note, errno.EBADF, os.strerror(errno.EBADF))
     return _c_int(value)
 
 

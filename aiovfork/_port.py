@@ -14,7 +14,7 @@ import weakref
 from typing import Any, Final, Protocol
 
 from aiovfork._binding import EVENT, EVENT_SIZE, ffi, lib
-from aiovfork._errors import spawn_error, with_step
+from aiovfork._errors import opening_failure, spawn_error
 from aiovfork._events import Exited, Spawned
 from aiovfork._plan import Plan
 
@@ -42,9 +42,7 @@ class CompletionPort:
         pointer = ffi.new("avf_port **")
         error = lib.avf_port_open(pointer)
         if error < 0:
-            raise with_step(
-                OSError(-error, os.strerror(-error)), "port", "opening the loop's completion port"
-            )
+            raise opening_failure(-error)
         self._loop = weakref.ref(loop)
         self._port: Any = pointer[0]
         # The loop's reader keeps the port alive, and living children do. When all of them go, unclosed, so

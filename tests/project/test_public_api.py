@@ -19,6 +19,7 @@ DOCUMENTED = {
     "EventLoop",
     "Installation",
     "Process",
+    "SpawnError",
     "SpawnInfo",
     "SpawnOptions",
     "Stats",

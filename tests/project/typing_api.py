@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import decimal
 import pathlib
 import resource
 from typing import assert_type
@@ -81,6 +82,17 @@ async def reusable_options() -> None:
     """SpawnOptions is for code that passes options on."""
     chosen: aiovfork.SpawnOptions = {"cwd": "/", "start_new_session": True}
     await aiovfork.create_subprocess_exec("program", **chosen)
+
+
+async def failures() -> None:
+    """SpawnError has a step, and all that an OSError has."""
+    try:
+        await aiovfork.create_subprocess_exec("program", spawn_timeout=decimal.Decimal(5))
+    except aiovfork.SpawnError as exc:
+        assert_type(exc.step, str)
+        assert_type(exc.errno, int | None)
+        plain: OSError = exc
+        plain.add_note("note")
 
 
 async def transports() -> None:
