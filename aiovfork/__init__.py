@@ -7,7 +7,7 @@ and everything comes back through one descriptor per loop. See create_subprocess
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 
 from aiovfork._api import create_subprocess_exec, create_subprocess_shell, subprocess_exec, subprocess_shell
-from aiovfork._binding import Stats, stats
+from aiovfork._binding import Stats, park_workers, stats
 from aiovfork._errors import SpawnError
 from aiovfork._events import SpawnInfo
 from aiovfork._loops import (
@@ -40,6 +40,7 @@ __all__ = [
     "install",
     "new_event_loop",
     "new_uvloop_event_loop",
+    "park_workers",
     "stats",
     "subprocess_exec",
     "subprocess_shell",

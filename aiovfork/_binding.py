@@ -33,6 +33,7 @@ __all__ = [
     "ffi",
     "force",
     "lib",
+    "park_workers",
     "probe",
     "stats",
     "step_name",
@@ -172,6 +173,19 @@ def step_name(step: int) -> str:
     return name.decode("ascii")
 
 
+def park_workers(enabled: bool) -> bool:
+    """Switch the parking of workers on or off for this process, and return what it was.
+
+    A program may ask for a signal at its parent's death by itself: prctl(PR_SET_PDEATHSIG). Linux sends that
+    when the *thread* that created the child ends. So workers wait, parked, for their children: up to 64.
+    Off, no worker waits, and those that do are woken: their children get such a signal now. A process that
+    has one thread only may call os.fork() without a warning, and unshare(CLONE_NEWUSER).
+
+    AIOVFORK_PARK=0 in the environment switches it off from the start. Callable from any thread.
+    """
+    return bool(lib.avf_park(int(enabled)))
+
+
 def force(engine: _Engine | None = None, report: _Report | None = None) -> None:
     """Force an engine and a report mode for the spawns to come (for tests); None is as probed."""
     engines = {None: -1, "clone": 0, "clone3": 1}
@@ -183,3 +197,5 @@ force(
     os.environ.get("AIOVFORK_ENGINE") or None,  # type: ignore[arg-type]  # a wrong word is a KeyError
     os.environ.get("AIOVFORK_REPORT") or None,  # type: ignore[arg-type]
 )
+if os.environ.get("AIOVFORK_PARK") == "0":
+    park_workers(enabled=False)

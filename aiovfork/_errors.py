@@ -72,6 +72,17 @@ _EXPLAINED: Final[dict[int, tuple[str, dict[int | None, str]]]] = {
         "handing over the child",
         {errno.ENOSPC: "fs.epoll.max_user_watches is exhausted", errno.EMFILE: _NOFILE, errno.ENFILE: _NFILE},
     ),
+    lib.AVF_STEP_WAIT: (
+        "waiting for the child",
+        {
+            errno.EPERM: "a seccomp filter refuses waitid(2)",
+            errno.ENOSYS: "a seccomp filter refuses waitid(2)",
+        },
+    ),
+    lib.AVF_STEP_RECEIVE_FDS: (
+        "receiving the given file descriptors in the child",
+        {errno.EMFILE: _NOFILE, errno.ENFILE: _NFILE},
+    ),
     lib.AVF_STEP_DEVNULL: ("opening /dev/null in the child", {}),
     lib.AVF_STEP_CHDIR: ("changing to the directory cwd", {}),
     lib.AVF_STEP_CLOSE_FDS: (
@@ -119,7 +130,8 @@ class SpawnError(OSError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Say how it is made again: its class is made on demand, and has no name to be found by."""
-        _, arguments, *state = super().__reduce__()
+        made: tuple[Any, ...] = tuple(super().__reduce__())
+        _, arguments, *state = made
         return _made_again, (type(self).__name__, arguments), *state
 
 
@@ -168,20 +180,20 @@ class Request(Protocol):
 
 
 def spawn_error(request: Request, error: int, step: int, status: int = 0) -> SpawnError:
-    """Build the exception of a spawn that failed at step with errno = error.
+    """Build the exception of a spawn that failed at step.
 
     The filename is the program as it was given if exec failed, cwd if chdir failed, else there is none.
 
     Args:
         request: What was to be started.
-        error: An errno, or 0 for a child that was killed before it ran the program.
+        error: -errno, or 0 for a child that was killed before it ran the program.
         step: An avf_step.
         status: With error 0: how the child died, a signal number or an exit code << 8.
     """
-    program, name = request.program, step_name(step)
+    program, name, number = request.program, step_name(step), -error
     if step == lib.AVF_STEP_NONE:  # cancelled
-        return spawn_failure(step, f"the spawn of {program!r} was given up", error, os.strerror(error))
-    note = f"spawn of {program!r} failed at step {name!r}: {_explained(step, error)}"
+        return spawn_failure(step, f"the spawn of {program!r} was given up", number, os.strerror(number))
+    note = f"spawn of {program!r} failed at step {name!r}: {_explained(step, number)}"
     if error == 0:
         how = (
             f"exited with {os.WEXITSTATUS(status)}"
@@ -191,12 +203,12 @@ def spawn_error(request: Request, error: int, step: int, status: int = 0) -> Spa
         message = f"child {how} before it ran {program!r}"
         return spawn_failure(step, note, errno.ECHILD, message)
     named = {lib.AVF_STEP_EXEC: (program,), lib.AVF_STEP_CHDIR: (request.cwd,)}
-    return spawn_failure(step, note, error, os.strerror(error), *named.get(step, ()))
+    return spawn_failure(step, note, number, os.strerror(number), *named.get(step, ()))
 
 
-def _explained(step: int, error: int) -> str:
+def _explained(step: int, number: int) -> str:
     action, reasons = _EXPLAINED.get(step, (step_name(step), {}))
-    reason = reasons.get(error, reasons.get(None))
+    reason = reasons.get(number, reasons.get(None))
     return action if reason is None else f"{action} ({reason})"
 
 
@@ -212,7 +224,7 @@ def timeout_error(request: Request, seconds: float, step: int) -> SpawnError:
 
 def opening_failure(error: int) -> OSError:
     """Build the exception of a port that could not be opened."""
-    exc = spawn_failure(lib.AVF_STEP_NONE, "opening the loop's completion port", error, os.strerror(error))
+    exc = spawn_failure(lib.AVF_STEP_NONE, "opening the loop's completion port", -error, os.strerror(-error))
     exc.step = "port"
     return exc
 

@@ -5,6 +5,7 @@ Layer: beside the port. Thread: the loop's.
 
 from __future__ import annotations
 
+import collections
 import os
 import resource
 from typing import Final, NamedTuple
@@ -84,3 +85,13 @@ class Exited(NamedTuple):
             return None
         utime_s, utime_us, stime_s, stime_us, *counts = RUSAGE.unpack(self.raw_rusage)
         return resource.struct_rusage((utime_s + utime_us / 1e6, stime_s + stime_us / 1e6, *counts))
+
+
+def close_all(ends: dict[int, int]) -> None:
+    """Close ends of pipes and forget them.
+
+    As one call into C: an exception of a signal handler comes before or after it, never between forgetting
+    a number and closing it.
+    """
+    if ends:
+        collections.deque(map(os.close, map(ends.pop, tuple(ends))), maxlen=0)

@@ -6,9 +6,7 @@ Layer: below the subprocess transport. Thread: the loop's.
 from __future__ import annotations
 
 import asyncio
-import collections
 import io
-import os
 from typing import Any, Protocol
 
 
@@ -56,13 +54,3 @@ async def connect_pipe(
     if file.writable():
         return (await loop.connect_write_pipe(lambda: protocol, file))[0]
     return (await loop.connect_read_pipe(lambda: protocol, file))[0]
-
-
-def close_all(ends: dict[int, int]) -> None:
-    """Close ends of pipes and forget them.
-
-    As one call into C: an exception of a signal handler comes before or after it, never between forgetting
-    a number and closing it.
-    """
-    if ends:
-        collections.deque(map(os.close, map(ends.pop, tuple(ends))), maxlen=0)

@@ -7,6 +7,7 @@ dispose, which any thread may call.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import errno
 import os
@@ -15,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from aiovfork._binding import EVENT, EVENT_SIZE, ffi, lib
 from aiovfork._errors import opening_failure, spawn_error
-from aiovfork._events import Exited, Spawned
+from aiovfork._events import Exited, Spawned, close_all
 from aiovfork._plan import Plan
 
 _SPAWNED: Final[int] = lib.AVF_SPAWNED
@@ -23,13 +24,16 @@ _FAILED: Final[int] = lib.AVF_FAILED
 
 
 class Sink(Protocol):
-    """Whom a ticket's events are for. Called on the loop's thread; what it raises is the loop's to report."""
+    """Whom a ticket's events are for. Called on the loop's thread; what it raises is the loop's to report.
+
+    An event may come again after an exception that came from nowhere, such as KeyboardInterrupt.
+    """
 
     def spawned(self, event: Spawned) -> None:
         """The child runs its program."""
 
     def failed(self, error: int, step: int, status: int) -> None:
-        """There is no child, and there was none or it has been reaped. The last event."""
+        """There is no child, and there was none or it has been reaped. error is -errno. The last event."""
 
     def exited(self, event: Exited) -> None:
         """The child has been reaped. The last event."""
@@ -42,7 +46,7 @@ class CompletionPort:
         pointer = ffi.new("avf_port **")
         error = lib.avf_port_open(pointer)
         if error < 0:
-            raise opening_failure(-error)
+            raise opening_failure(error)
         self._loop = weakref.ref(loop)
         self._port: Any = pointer[0]
         # The loop's reader keeps the port alive, and living children do. When all of them go, unclosed, so
@@ -52,6 +56,7 @@ class CompletionPort:
         self._sinks: dict[int, Sink] = {}
         self._batch: Any = lib.avf_port_batch(self._port)
         self._view = memoryview(ffi.buffer(self._batch.events))
+        self._strays: dict[int, int] = {}
         self._step = ffi.new("int32_t *")
         self._fd: int = lib.avf_port_fd(self._port)
         try:
@@ -69,7 +74,7 @@ class CompletionPort:
         """
         ticket: int = lib.avf_spawn(self._port, plan.block, len(plan.block), self._step)
         if ticket < 0:
-            raise spawn_error(plan.command, -ticket, self._step[0])
+            raise spawn_error(plan.command, ticket, self._step[0])
         self._sinks[ticket] = sink
         return ticket
 
@@ -108,49 +113,91 @@ class CompletionPort:
         return self._port is not None and self._loop() is loop
 
     def close(self) -> None:
-        """Close; idempotent. Spawns under way are given up; children are killed, and reaped elsewhere."""
+        """Close; idempotent. Spawns under way are given up; children are killed, and reaped elsewhere.
+
+        The memory stays until nobody refers to the port: a drain in another thread may be reading it, without
+        the GIL.
+        """
         port, self._port = self._port, None
         if port is None:
             return
-        loop = self._loop()
-        if loop is not None and not loop.is_closed():
-            loop.remove_reader(self._fd)
-        self._finalizer()
+        self._take_reader_out()
+        lib.avf_port_close(port)
         for ticket in list(self._sinks):
             self.dispose(ticket)
         self._sinks.clear()
 
     def forget(self) -> None:
-        """In the child of a fork: the core has closed this port already."""
-        self._port = None
-        self._sinks.clear()
+        """In the child of a fork, where the core has closed this port already: take it out of the loop.
+
+        The descriptor is closed in this process, so the loop's selector cannot take the parent's registration
+        out of the epoll that both share: epoll_ctl(2) fails, which selectors and libuv ignore. If the reader
+        stayed in the loop, the next port, which may get the same number, would never be heard.
+        """
+        if self._port is not None:
+            self._port = None
+            self._sinks.clear()
+            with contextlib.suppress(OSError):
+                self._take_reader_out()
+
+    def _take_reader_out(self) -> None:
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(self._fd)
 
     def _drain(self) -> None:
         """Deliver what has come back. The reader's callback; one call into C for a whole batch.
 
-    def _deliver(self, records: memoryview) -> None:
-        """Give each record to its sink. One that raises does not take the others' records with it."""
-        sinks = self._sinks
-        for at in range(0, len(records), EVENT_SIZE):
-            ticket, kind, pid, pidfd, error, step, status, flags, *ends_and_times = EVENT.unpack_from(
-                records, at
-            )
-            try:
-                if kind == _SPAWNED:
-                    stdin, stdout, stderr, *times = ends_and_times
-                    sinks[ticket].spawned(Spawned(ticket, pid, pidfd, flags, (stdin, stdout, stderr), *times))
-                elif kind == _FAILED:
-                    sinks.pop(ticket).failed(error, step, status)
-                else:
-                    rusage = bytes(records[at + EVENT.size : at + EVENT_SIZE])
-                    sinks.pop(ticket).exited(Exited(status, flags, rusage))
-            except Exception as exc:  # noqa: BLE001  # of a protocol; reported
-                self._report(exc)
-            except BaseException:  # KeyboardInterrupt, say, of a signal handler: the loop may run on
-                loop, rest = self._loop(), bytes(records[at + EVENT_SIZE :])
-                if loop is not None:
-                    loop.call_soon(self._deliver, memoryview(rest))
-                raise
+        An exception may come between any two byte codes: KeyboardInterrupt of a signal handler, MemoryError.
+        So the core keeps each record until it is acknowledged here, and a sink may be told twice.
+        """
+        port, batch = self._port, self._batch
+        if port is None:
+            return
+        try:
+            count = lib.avf_port_drain(port)
+            if count < 0:
+                self._report(OSError(-count, os.strerror(-count)))
+                return
+            for index in range(batch.taken, batch.filled):
+                self._deliver(index * EVENT_SIZE)
+                batch.taken = index + 1
+                if self._strays:
+                    close_all(self._strays)
+        except BaseException:
+            # What is left keeps no descriptor readable: the loop must be asked to come back.
+            loop = self._loop()
+            if loop is not None and not loop.is_closed():
+                loop.call_soon(self._drain)
+            raise
+
+    def _deliver(self, at: int) -> None:
+        """Give a record to its sink. One that raises is reported; the others get theirs."""
+        ticket, kind, pid, pidfd, error, step, status, flags, *ends_and_times = EVENT.unpack_from(
+            self._view, at
+        )
+        sink = self._sinks.get(ticket)
+        if sink is None:
+            if kind == _SPAWNED:  # an exception came between avf_spawn and the note of its sink
+                self._strays = {
+                    end: end for end in ends_and_times[:3] if end >= 0
+                }  # closed once acknowledged
+                self.dispose(ticket)
+            return
+        try:
+            if kind == _SPAWNED:
+                stdin, stdout, stderr, *times = ends_and_times
+                sink.spawned(Spawned(ticket, pid, pidfd, flags, (stdin, stdout, stderr), *times))
+                return
+            if kind == _FAILED:
+                sink.failed(error, step, status)
+            else:
+                sink.exited(Exited(status, flags, bytes(self._view[at + EVENT.size : at + EVENT_SIZE])))
+        except MemoryError:  # no fault of the sink: again, when there is some
+            raise
+        except Exception as exc:  # noqa: BLE001  # of a protocol; reported
+            self._report(exc)
+        self._sinks.pop(ticket, None)
 
     def _report(self, exc: Exception) -> None:
         loop = self._loop()

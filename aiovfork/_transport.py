@@ -22,7 +22,7 @@ from typing import Any
 
 from aiovfork._compat import has_heard_of_exit
 from aiovfork._errors import spawn_error, timeout_error
-from aiovfork._events import NO_ENDS, Exited, Spawned, SpawnInfo
+from aiovfork._events import NO_ENDS, Exited, Spawned, SpawnInfo, close_all
 from aiovfork._lifecycle import (
     ALIVE,
     AWAITS_FAILURE,
@@ -36,7 +36,7 @@ from aiovfork._lifecycle import (
     Step,
 )
 from aiovfork._options import Command
-from aiovfork._pipes import PipeProtocol, close_all, connect_pipe
+from aiovfork._pipes import PipeProtocol, connect_pipe
 from aiovfork._plan import Plan
 from aiovfork._popen import PopenView
 from aiovfork._port import CompletionPort
@@ -108,7 +108,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._ticket = self._port.submit(plan, self)
             timeout = self._command.options.spawn_timeout
             if timeout is not None:
-                timer = self._loop.call_later(timeout, self._port.cancel, self._ticket, errno.ETIMEDOUT)
+                timer = self._loop.call_later(timeout, self._port.cancel, self._ticket, -errno.ETIMEDOUT)
             await self._started
             if self._ends:
                 await self._connect_pipes()
@@ -179,7 +179,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._move(Step.FAILED)
         if not self._started.done():
             timeout = self._command.options.spawn_timeout
-            if error == errno.ETIMEDOUT and timeout is not None:
+            if error == -errno.ETIMEDOUT and timeout is not None:
                 exc: OSError = timeout_error(self._command, timeout, step)
             else:
                 exc = spawn_error(self._command, error, step, status)

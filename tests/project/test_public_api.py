@@ -30,6 +30,7 @@ DOCUMENTED = {
     "install",
     "new_event_loop",
     "new_uvloop_event_loop",
+    "park_workers",
     "stats",
     "subprocess_exec",
     "subprocess_shell",

@@ -106,7 +106,7 @@ async def test_a_traceback_names_it() -> None:
 )
 def test_the_note_names_the_right_limit(step: str, error: int, said: str, unsaid: str) -> None:
     """What a note takes for the reason depends on the errno, not on the step alone."""
-    (note,) = _errors.spawn_error(Named, error, getattr(_binding.lib, f"AVF_STEP_{step}")).__notes__
+    (note,) = _errors.spawn_error(Named, -error, getattr(_binding.lib, f"AVF_STEP_{step}")).__notes__
     assert said in note
     assert unsaid not in note
 
@@ -123,7 +123,7 @@ def test_every_step_has_words() -> None:
     """Each step can be explained for each errno."""
     for step in range(_binding.lib.AVF_STEP_COUNT):
         for error in errno.errorcode:
-            exc = _errors.spawn_error(Named, error, step)
+            exc = _errors.spawn_error(Named, -error, step)
             assert exc.__notes__
             assert exc.errno == error
             assert os.strerror(error) in str(exc)

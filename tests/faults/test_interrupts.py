@@ -1,0 +1,183 @@
+"""Exceptions that come from nowhere: between any two byte codes of a delivery, and of a submission."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+import aiovfork
+from aiovfork._port import CompletionPort
+from tests.support.backends import LOOP_FACTORIES, LoopFactory
+
+PACKAGE = os.path.dirname(aiovfork.__file__)
+PIPE = asyncio.subprocess.PIPE
+
+
+class Interrupt:
+    """Raises once, before the n-th byte code of aiovfork in the calls of one function."""
+
+    def __init__(self, inside: CodeType, number: int, exc: type[BaseException]) -> None:
+        self.left = number
+        self._inside = inside
+        self._exc = exc
+        self._depth = 0
+
+    def trace(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
+        """sys.settrace: follow the function, and what it calls of aiovfork."""
+        if frame.f_code is self._inside:
+            self._depth += 1
+        elif not self._depth or not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        frame.f_trace_opcodes = True
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any]:
+        if event == "opcode":
+            self.left -= 1
+            if not self.left:
+                sys.settrace(None)
+                raise self._exc
+        elif event == "return" and frame.f_code is self._inside:
+            self._depth -= 1
+        return self._step
+
+
+class Told(asyncio.SubprocessProtocol):
+    """Notes what it is told, but for output."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.end = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The child runs."""
+        self.calls.append("made")
+
+    def process_exited(self) -> None:
+        """It has exited."""
+        self.calls.append("exited")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The last call."""
+        self.calls.append("lost")
+        self.end.set_result(None)
+
+
+async def protocols() -> Any:
+    """Children of protocols, with a pipe and without."""
+    told = []
+    for stdout in (None, PIPE):
+        _, protocol = await aiovfork.subprocess_exec(Told, "true", stdin=None, stdout=stdout, stderr=None)
+        await protocol.end
+        told += protocol.calls
+    return told
+
+
+async def processes() -> Any:
+    """Children with streams, several at once."""
+    children = [aiovfork.create_subprocess_exec("echo", "said", stdout=PIPE) for _ in range(2)]
+    found = [await process.communicate() for process in await asyncio.gather(*children)]
+    silent = await aiovfork.create_subprocess_exec("true")
+    return [*(output for output, _ in found), await silent.wait()]
+
+
+async def failures() -> Any:
+    """A program that is not there, and one that is given up."""
+    missing = asyncio.ensure_future(aiovfork.create_subprocess_exec("/no/such/program", stdout=PIPE))
+    given_up = asyncio.ensure_future(aiovfork.create_subprocess_exec("sleep", "1000", stdin=PIPE))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    found = await asyncio.gather(missing, given_up, return_exceptions=True)
+    return [type(exc).__name__ for exc in found]
+
+
+SCENARIOS: list[tuple[Callable[[], Coroutine[Any, Any, Any]], list[Any]]] = [
+    (protocols, ["made", "exited", "lost"] * 2),
+    (processes, [b"said\n", b"said\n", 0]),
+    (failures, ["SpawnFileNotFoundError", "CancelledError"]),
+]
+
+
+def left_over(descriptors: int) -> list[int]:
+    """How many descriptors there are beyond so many, children, and spawns under way; empty if none of them."""
+    stats = aiovfork.stats()
+    found = [len(os.listdir("/proc/self/fd")) - descriptors, stats.alive, stats.in_flight]
+    return found if any(found) else []
+
+
+def with_interrupts(
+    factory: LoopFactory,
+    scenario: Callable[[], Coroutine[Any, Any, Any]],
+    expected: list[Any],
+    function: Callable[..., Any],
+    exc: type[BaseException],
+) -> int:
+    """Run a scenario again and again, each time with an exception one byte code later; return how often."""
+    with asyncio.Runner(loop_factory=factory) as runner:
+        loop = runner.get_loop()
+        loop.set_exception_handler(lambda _loop, context: None)
+        runner.run(scenario())
+        descriptors = len(os.listdir("/proc/self/fd"))
+        number = 0
+        while True:
+            number += 1
+            interrupt = Interrupt(function.__code__, number, exc)
+            task = loop.create_task(scenario())
+            before = sys.gettrace()
+            sys.settrace(interrupt.trace)
+            try:
+                loop.run_until_complete(task)
+            except exc:
+                assert not interrupt.left
+            finally:
+                sys.settrace(before)
+            assert loop.run_until_complete(task) == expected, f"with an exception at byte code {number}"
+            for _ in range(1000):  # what was given up is closed and reaped in a few rounds
+                if not left_over(descriptors):
+                    break
+                loop.run_until_complete(asyncio.sleep(0))
+            assert not left_over(descriptors), f"at byte code {number}"
+            if interrupt.left > 0:
+                return number
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [KeyboardInterrupt, pytest.param(MemoryError, marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize(
+    ("scenario", "expected"), SCENARIOS, ids=lambda value: getattr(value, "__name__", "")
+)
+@pytest.mark.parametrize("factory", LOOP_FACTORIES.values(), ids=LOOP_FACTORIES)
+def test_in_a_delivery(
+    factory: LoopFactory,
+    scenario: Callable[[], Coroutine[Any, Any, Any]],
+    expected: list[Any],
+    exc: type[BaseException],
+) -> None:
+    """An exception before any byte code of a delivery loses no event, tells none twice and leaks nothing."""
+    assert with_interrupts(factory, scenario, expected, CompletionPort._drain, exc) > 100
+
+
+async def one_process() -> Any:
+    """A child, whose start may be interrupted."""
+    try:
+        process = await aiovfork.create_subprocess_exec("true", stdout=PIPE)
+    except KeyboardInterrupt:
+        return ["interrupted"]
+    await process.communicate()
+    return ["interrupted"]
+
+
+@pytest.mark.parametrize("factory", LOOP_FACTORIES.values(), ids=LOOP_FACTORIES)
+def test_in_a_submission(factory: LoopFactory) -> None:
+    """An exception before any byte code of a submission leaves no child that nobody owns, and no descriptor."""
+    assert (
+        with_interrupts(factory, one_process, ["interrupted"], CompletionPort.submit, KeyboardInterrupt) > 10
+    )
