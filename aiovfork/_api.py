@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from asyncio.log import logger
 from collections.abc import Callable, Iterable
 from typing import Final, Literal, SupportsFloat, TypeVar
 
 from aiovfork import _plan
+from aiovfork._compat import StreamProtocol, logger
 from aiovfork._options import Command, Env, Options, Stdio, StrOrBytesPath, chosen
 from aiovfork._ports import port_of
 from aiovfork._process import Process
@@ -217,7 +217,7 @@ async def spawn(
 
 async def _create(command: Command, limit: int) -> Process:
     loop = asyncio.get_running_loop()
-    protocol = asyncio.subprocess.SubprocessStreamProtocol(limit=limit, loop=loop)
+    protocol = StreamProtocol(limit=limit, loop=loop)
     transport = await _start(loop, protocol, command)
     return Process(transport, protocol, loop)
 

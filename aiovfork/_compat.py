@@ -1,4 +1,4 @@
-"""The private names of the stdlib that aiovfork uses; each has a test that watches it.
+"""The private names of the stdlib that aiovfork uses; tests/project/test_canaries.py watches each of them.
 
 Layer: lowest. Thread: any.
 """
@@ -6,8 +6,25 @@ Layer: lowest. Thread: any.
 from __future__ import annotations
 
 import asyncio
+import asyncio.log
 import os
+from asyncio.subprocess import SubprocessStreamProtocol as StreamProtocol  # documented nowhere
 from typing import Any
+
+__all__ = ["AsyncioProcess", "StreamProtocol", "environ_bytes", "has_heard_of_exit", "logger"]
+
+#: What asyncio logs to; only the logger's name is documented.
+logger = asyncio.log.logger
+
+
+class AsyncioProcess(asyncio.subprocess.Process):
+    """asyncio's Process, with the private attributes that a subclass may use.
+
+    Its wait() is a call of the transport's _wait().
+    """
+
+    _loop: asyncio.AbstractEventLoop
+    _transport: Any
 
 
 def environ_bytes() -> dict[bytes, bytes]:

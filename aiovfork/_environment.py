@@ -56,8 +56,22 @@ class _Known(NamedTuple):
 
     array: Any  # environ(7): the pointer
     pointers: bytes  # what it points to, the closing NULL included
-    view: dict[bytes, bytes]  # os.environ, whose PATH is the one to search
-    encoded: tuple[bytes, int, bytes]
+    runs: tuple[tuple[Any, bytes], ...]  # the strings: where each run of adjacent ones begins, and its bytes
+    block: bytes
+    number: int
+
+    def is_current(self, array: Any) -> bool:
+        """Return whether environ is what it was: first its pointers, and only then what they point to."""
+        return (
+            self.array == array
+            and array != ffi.NULL
+            and ffi.buffer(array, len(self.pointers)) == self.pointers
+            and all(map(_is_still, self.runs))
+        )
+
+
+def _is_still(run: tuple[Any, bytes]) -> bool:
+    return bool(ffi.buffer(run[0], len(run[1])) == run[1])
 
 
 _known: _Known | None = None
@@ -67,29 +81,42 @@ def own_environment() -> tuple[bytes, int, bytes]:
     """Return the strings of this process' environment, their number, and the PATH of os.environ.
 
     environ(7) is read, not os.environ, which does not see what C code or os.putenv has set. It is encoded
-    anew only when it has changed: setenv(3) and putenv(3) replace pointers, and comparing those is ten times
-    as fast.
+    anew only when it has changed. setenv(3) and putenv(3) replace pointers, but C code may also write into a
+    string in place, so pointers and strings are compared: a few calls of memcmp, for most strings lie one
+    after the other where the kernel put them.
+
+    Threads: os.putenv and os.environ change it with the GIL held, and the GIL is held here from end to end,
+    so neither comes between the comparison of the pointers and the reading of the strings. C code that calls
+    setenv beside other threads is undefined behaviour by getenv(3) itself. Without a GIL (a free-threaded
+    build) os.putenv in another thread is such C code: this is then as unsafe as os.putenv beside getenv(3) in
+    any library, and the program has to keep them apart. The cache itself is safe there: it is one immutable
+    object, replaced whole; a race costs an encoding.
     """
-    global _known  # noqa: PLW0603  # one cache; a race between threads costs an encoding, nothing else
-    array, view, known = lib.environ, environ_bytes(), _known
-    if (
-        known is None
-        or known.array != array
-        or array == ffi.NULL
-        or ffi.buffer(array, len(known.pointers))[:] != known.pointers
-        or known.view != view
-    ):
-        known = _known = _encode(array, dict(view))
-    return known.encoded
+    global _known  # noqa: PLW0603  # one cache
+    array, known = lib.environ, _known
+    if known is None or not known.is_current(array):
+        known = _known = _encode(array)
+    path = environ_bytes().get(b"PATH")
+    return known.block, known.number, _default_path() if path is None else path
 
 
-def _encode(array: Any, view: dict[bytes, bytes]) -> _Known:
+def _encode(array: Any) -> _Known:
     items: list[bytes] = []
+    runs: list[tuple[Any, bytes]] = []
+    end = None
     while array != ffi.NULL and array[len(items)] != ffi.NULL:
-        items.append(ffi.string(array[len(items)]))
+        start = array[len(items)]
+        item = ffi.string(start)
+        if start == end:
+            first, before = runs[-1]
+            runs[-1] = (first, before + item + b"\0")
+        else:
+            runs.append((start, item + b"\0"))
+        end = start + len(item) + 1
+        items.append(item)
     pointers = b"" if array == ffi.NULL else ffi.buffer(array, (len(items) + 1) * _POINTER)[:]
     block = strings(items) if items else b""
-    return _Known(array, pointers, view, (block, len(items), view.get(b"PATH", _default_path())))
+    return _Known(array, pointers, tuple(runs), block, len(items))
 
 
 def _default_path() -> bytes:

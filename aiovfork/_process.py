@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from asyncio.log import logger
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
+from aiovfork._compat import AsyncioProcess, StreamProtocol, logger
 from aiovfork._events import SpawnInfo
 from aiovfork._transport import SubprocessTransport
 
@@ -18,7 +18,7 @@ from aiovfork._transport import SubprocessTransport
 _CHUNK: Final = 2**20
 
 
-class Process(asyncio.subprocess.Process):
+class Process(AsyncioProcess):
     """A child process: asyncio.subprocess.Process, and more.
 
     wait() returns at the exit, even if a grandchild keeps a pipe open (asyncio before 3.14 hangs). Signals go
@@ -26,13 +26,12 @@ class Process(asyncio.subprocess.Process):
     no output. `async with` kills, reaps and closes what still runs at the end of the block.
     """
 
-    _loop: asyncio.AbstractEventLoop
     _transport: SubprocessTransport
 
     def __init__(
         self,
         transport: SubprocessTransport,
-        protocol: asyncio.subprocess.SubprocessStreamProtocol,
+        protocol: StreamProtocol,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(transport, protocol, loop)
@@ -63,10 +62,10 @@ class Process(asyncio.subprocess.Process):
         """
         return self._transport.returncode_known
 
-    async def communicate(  # type: ignore[override]  # asyncio's says bytes where there may be None
+    async def communicate(
         self,
         input: bytes | bytearray | memoryview | None = None,  # noqa: A002  # asyncio's name
-    ) -> tuple[bytes | None, bytes | None]:
+    ) -> tuple[bytes, bytes]:
         """Write input, close stdin, read stdout and stderr to their ends, and wait for the exit.
 
         As asyncio's since 3.12: stdin is closed even without input, and input is ignored where stdin is not
@@ -76,8 +75,15 @@ class Process(asyncio.subprocess.Process):
         again, so a cancelled call can be repeated.
 
         Returns:
-            (stdout, stderr), None for a stream that is not PIPE.
+            (stdout, stderr), None for a stream that is not PIPE (its type says bytes, as in typeshed).
+
+        Raises:
+            TypeError: input is not bytes, bytearray or memoryview. Nothing has been done then.
         """
+        if input is not None and not isinstance(input, (bytes, bytearray, memoryview)):
+            raise TypeError(f"input must be bytes, bytearray or memoryview, not {type(input).__name__}")
+        stdout: Any
+        stderr: Any
         _, stdout, stderr = await asyncio.gather(
             self._write_input(input), self._read_all(1, self.stdout), self._read_all(2, self.stderr)
         )
@@ -116,7 +122,13 @@ class Process(asyncio.subprocess.Process):
     def _log(self, what: str, *args: object) -> None:
         """In debug mode, say what communicate() does in asyncio's words."""
         if self._loop.get_debug():
-            logger.debug("%r communicate: " + what, self, *args)
+            logger.debug("<Process %d> communicate: " + what, self.pid, *args)
+
+    def __repr__(self) -> str:
+        """Name pid, program and status; the arguments may be secret."""
+        code = self.returncode
+        status = "running" if code is None else f"returncode={code}"
+        return f"<{type(self).__name__} {self.pid} {self._transport.program!r} {status}>"
 
     async def __aenter__(self) -> Self:
         """Return the process."""

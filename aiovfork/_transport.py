@@ -16,11 +16,10 @@ import os
 import resource
 import signal as signals
 import warnings
-from asyncio.log import logger
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from aiovfork._compat import has_heard_of_exit
+from aiovfork._compat import StreamProtocol, has_heard_of_exit, logger
 from aiovfork._errors import spawn_error, timeout_error
 from aiovfork._events import NO_ENDS, Exited, Spawned, SpawnInfo, close_all
 from aiovfork._lifecycle import (
@@ -35,7 +34,7 @@ from aiovfork._lifecycle import (
     State,
     Step,
 )
-from aiovfork._options import Command
+from aiovfork._options import Command, StrOrBytesPath
 from aiovfork._pipes import PipeProtocol, connect_pipe
 from aiovfork._plan import Plan
 from aiovfork._popen import PopenView
@@ -81,7 +80,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._exit_waiters: list[asyncio.Future[None]] = []
 
     def _way_to(self, protocol: asyncio.BaseProtocol) -> Callable[..., object]:
-        if type(protocol) is asyncio.subprocess.SubprocessStreamProtocol:
+        if type(protocol) is StreamProtocol:
             # It runs no code of the application: two callbacks of the loop less for each child, one less for
             # each chunk of output.
             return _call_now
@@ -334,9 +333,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         return self._protocol
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Set the protocol."""
-        assert isinstance(protocol, asyncio.SubprocessProtocol)
-        self._protocol = protocol
+        """Set the protocol: any object with the methods of an asyncio.SubprocessProtocol."""
+        self._protocol = cast("asyncio.SubprocessProtocol", protocol)
         self._schedule = self._way_to(protocol)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -385,6 +383,11 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         """How the child was started."""
         assert self._spawned is not None
         return self._spawned.info()
+
+    @property
+    def program(self) -> StrOrBytesPath:
+        """What was executed, as it was given; of a shell command, the shell."""
+        return self._command.program
 
     def __repr__(self) -> str:
         info = [type(self).__name__, self._state.value]

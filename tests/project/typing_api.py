@@ -35,6 +35,8 @@ async def processes() -> None:
     process.terminate()
     process.kill()
 
+    assert_type(await process.communicate(b"input"), tuple[bytes, bytes])
+    await process.communicate("text")  # type: ignore[arg-type]
     plain: asyncio.subprocess.Process = process
     await plain.communicate(b"input")
     async with process as entered:

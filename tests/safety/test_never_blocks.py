@@ -171,7 +171,7 @@ async def test_a_stopped_child_does_not_block() -> None:
     assert await reaped(asyncio.ensure_future(aiovfork.create_subprocess_exec("true"))) == [0]
     assert process.returncode is None
     process.send_signal(signal.SIGCONT)
-    assert await process.communicate(b"goes on") == (b"goes on", None)
+    assert list(await process.communicate(b"goes on")) == [b"goes on", None]
     assert process.returncode == 0
 
 
@@ -201,7 +201,7 @@ async def test_a_ptraced_child_neither_stalls_nor_spins_the_loop() -> None:
             await asyncio.sleep(0.005)
         slept = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
         assert process.returncode is None
-    assert await communicated == (None, None)
+    assert list(await communicated) == [None, None]
     assert [process.returncode, process.returncode_known] == [0, True]
     assert slept > 50, f"the loop was spinning: it has slept {slept} times in 100 timers"
 

@@ -177,4 +177,4 @@ async def test_no_variable_of_the_caller_reaches_a_child(monkeypatch: pytest.Mon
     monkeypatch.setenv("SECRET", "value")
     env: dict[Any, Any] = {"ONLY": "this"}
     process = await aiovfork.create_subprocess_exec("/usr/bin/env", env=env, stdout=PIPE)
-    assert await process.communicate() == (b"ONLY=this\n", None)
+    assert list(await process.communicate()) == [b"ONLY=this\n", None]

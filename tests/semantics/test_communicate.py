@@ -46,7 +46,7 @@ def test_no_input_closes_stdin() -> None:
 async def test_no_input_closes_stdin_on_every_python() -> None:
     """communicate() without input is EOF for the child, also where asyncio (3.11) would hang."""
     process = await aiovfork.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
-    assert await process.communicate() == (b"", None)
+    assert list(await process.communicate()) == [b"", None]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_input_without_a_pipe_is_ignored() -> None:
 async def test_input_without_a_pipe_is_ignored_on_every_python() -> None:
     """communicate(input) without stdin=PIPE does the same on 3.11 as on later versions."""
     process = await aiovfork.create_subprocess_exec("echo", "out", stdout=PIPE)
-    assert await process.communicate(b"nobody reads this") == (b"out\n", None)
+    assert list(await process.communicate(b"nobody reads this")) == [b"out\n", None]
 
 
 @pytest.mark.parametrize("data", ["text", 3, [b"x"]], ids=repr)
@@ -219,7 +219,7 @@ async def test_wait_for_around_communicate() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(process.communicate(), 0.02)
         os.close(parent_end)
-        assert await process.communicate() == (b"first\nsecond\n", None)
+        assert list(await process.communicate()) == [b"first\nsecond\n", None]
 
 
 async def test_wait_returns_at_exit_though_a_grandchild_keeps_the_pipe() -> None:
