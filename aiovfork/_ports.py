@@ -15,11 +15,11 @@ from aiovfork._port import CompletionPort
 # Weak on both sides: a port refers to its loop through the transports of living children, and must not keep
 # a closed one alive.
 _ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[CompletionPort]]
-# No lock: each operation is one of a dict, which is atomic by the GIL, or by a lock of the dict's own; and each
-# is on a key, a loop, that belongs to one thread. A lock of ours could deadlock: in any of them the garbage
-# collector may find a forgotten loop, whose close() comes here. Only the child of a fork iterates, and it has
-# one thread. close() beside a drain of another thread, which nobody should do, is safe: the drain goes on with a
-# batch that lives as long as the port, and finds no sinks.
+# No lock: each operation is one of a dict, which is atomic by the GIL, or by a lock of the dict's own; and
+# each is on a key, a loop, that belongs to one thread. A lock of ours could deadlock: in any of them the
+# garbage collector may find a forgotten loop, whose close() comes here. Only the child of a fork iterates,
+# and it has one thread. close() beside a drain of another thread, which nobody should do, is safe: the
+# drain goes on with a batch that lives as long as the port, and finds no sinks.
 _ports = weakref.WeakKeyDictionary()
 # The last one used: nearly always the one that is asked for. Replaced whole, so no thread sees half of it.
 _latest: Callable[[], CompletionPort | None] = lambda: None  # noqa: E731
