@@ -56,22 +56,20 @@ class _Known(NamedTuple):
 
     array: Any  # environ(7): the pointer
     pointers: bytes  # what it points to, the closing NULL included
-    runs: tuple[tuple[Any, bytes], ...]  # the strings: where each run of adjacent ones begins, and its bytes
+    runs: tuple[tuple[Any, int, bytes], ...]  # the strings: where each run of adjacent ones begins, its bytes
     block: bytes
     number: int
 
-    def is_current(self, array: Any) -> bool:
-        """Return whether environ is what it was: first its pointers, and only then what they point to."""
-        return (
-            self.array == array
-            and array != ffi.NULL
-            and ffi.buffer(array, len(self.pointers)) == self.pointers
-            and all(map(_is_still, self.runs))
-        )
 
-
-def _is_still(run: tuple[Any, bytes]) -> bool:
-    return bool(ffi.buffer(run[0], len(run[1])) == run[1])
+def _is_current(known: _Known, array: Any) -> bool:
+    """Return whether environ is what it was: first its pointers, and only then what they point to."""
+    before, pointers, runs, _, _ = known
+    if before != array or array == ffi.NULL or ffi.buffer(array, len(pointers)) != pointers:
+        return False
+    for start, size, content in runs:  # noqa: SIM110  # all() would cost more, on the path of every spawn
+        if ffi.buffer(start, size) != content:
+            return False
+    return True
 
 
 _known: _Known | None = None
@@ -94,7 +92,7 @@ def own_environment() -> tuple[bytes, int, bytes]:
     """
     global _known  # noqa: PLW0603  # one cache
     array, known = lib.environ, _known
-    if known is None or not known.is_current(array):
+    if known is None or not _is_current(known, array):
         known = _known = _encode(array)
     path = environ_bytes().get(b"PATH")
     return known.block, known.number, _default_path() if path is None else path
@@ -114,9 +112,10 @@ def _encode(array: Any) -> _Known:
             runs.append((start, item + b"\0"))
         end = start + len(item) + 1
         items.append(item)
+    sized = tuple((start, len(content), content) for start, content in runs)
     pointers = b"" if array == ffi.NULL else ffi.buffer(array, (len(items) + 1) * _POINTER)[:]
     block = strings(items) if items else b""
-    return _Known(array, pointers, tuple(runs), block, len(items))
+    return _Known(array, pointers, sized, block, len(items))
 
 
 def _default_path() -> bytes:
