@@ -13,7 +13,7 @@ from typing import Final, Literal, SupportsFloat, TypeVar
 
 from aiovfork import _plan
 from aiovfork._compat import StreamProtocol, logger
-from aiovfork._options import Command, Env, Options, Stdio, StrOrBytesPath, chosen
+from aiovfork._options import Command, Env, Options, Stdio, StrOrBytesPath, checked
 from aiovfork._ports import port_of
 from aiovfork._process import Process
 from aiovfork._transport import SubprocessTransport
@@ -77,7 +77,34 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
 
     Cancellation: the child is killed and reaped, then CancelledError propagates.
     """
-    options = chosen(locals(), in_shell=False)
+    options = checked(
+        Options(
+            executable,
+            cwd,
+            env,
+            close_fds,
+            pass_fds,
+            start_new_session,
+            process_group,
+            umask,
+            restore_signals,
+            pipesize,
+            spawn_timeout,
+            startupinfo,
+            creationflags,
+            user,
+            group,
+            extra_groups,
+            preexec_fn,
+            shell,
+            text,
+            encoding,
+            errors,
+            universal_newlines,
+            bufsize,
+        ),
+        in_shell=False,
+    )
     return await _create(Command((program, *args), stdin, stdout, stderr, options), limit)
 
 
@@ -117,7 +144,34 @@ async def create_subprocess_shell(
     The caller is responsible for quoting (shlex.quote). Arguments, errors and cancellation are those of
     create_subprocess_exec; a command that the shell cannot find is not an error here but returncode 127.
     """
-    options = chosen(locals(), in_shell=True)
+    options = checked(
+        Options(
+            executable,
+            cwd,
+            env,
+            close_fds,
+            pass_fds,
+            start_new_session,
+            process_group,
+            umask,
+            restore_signals,
+            pipesize,
+            spawn_timeout,
+            startupinfo,
+            creationflags,
+            user,
+            group,
+            extra_groups,
+            preexec_fn,
+            shell,
+            text,
+            encoding,
+            errors,
+            universal_newlines,
+            bufsize,
+        ),
+        in_shell=True,
+    )
     return await _create(shell_command(cmd, stdin, stdout, stderr, options), limit)
 
 
@@ -157,7 +211,34 @@ async def subprocess_exec(
     Returns:
         (transport, protocol). Arguments, errors and cancellation are those of create_subprocess_exec.
     """
-    options = chosen(locals(), in_shell=False)
+    options = checked(
+        Options(
+            executable,
+            cwd,
+            env,
+            close_fds,
+            pass_fds,
+            start_new_session,
+            process_group,
+            umask,
+            restore_signals,
+            pipesize,
+            spawn_timeout,
+            startupinfo,
+            creationflags,
+            user,
+            group,
+            extra_groups,
+            preexec_fn,
+            shell,
+            text,
+            encoding,
+            errors,
+            universal_newlines,
+            bufsize,
+        ),
+        in_shell=False,
+    )
     command = Command((program, *args), stdin, stdout, stderr, options)
     return await spawn(asyncio.get_running_loop(), protocol_factory, command)
 
@@ -194,7 +275,34 @@ async def subprocess_shell(
     bufsize: Literal[0] = 0,
 ) -> tuple[SubprocessTransport, _ProtocolT]:
     """Run a command with /bin/sh -c for a protocol. As loop.subprocess_shell, on the running loop."""
-    options = chosen(locals(), in_shell=True)
+    options = checked(
+        Options(
+            executable,
+            cwd,
+            env,
+            close_fds,
+            pass_fds,
+            start_new_session,
+            process_group,
+            umask,
+            restore_signals,
+            pipesize,
+            spawn_timeout,
+            startupinfo,
+            creationflags,
+            user,
+            group,
+            extra_groups,
+            preexec_fn,
+            shell,
+            text,
+            encoding,
+            errors,
+            universal_newlines,
+            bufsize,
+        ),
+        in_shell=True,
+    )
     command = shell_command(cmd, stdin, stdout, stderr, options)
     return await spawn(asyncio.get_running_loop(), protocol_factory, command)
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, SupportsFloat, TypeVar
 
 from aiovfork._api import shell_command, spawn
-from aiovfork._options import Command, Env, Stdio, StrOrBytesPath, chosen
+from aiovfork._options import Command, Env, Options, Stdio, StrOrBytesPath, checked
 from aiovfork._ports import close_port_of, port_of
 from aiovfork._transport import SubprocessTransport
 from aiovfork._uvloop import new_loop
@@ -68,7 +68,34 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         bufsize: Literal[0] = 0,
     ) -> tuple[SubprocessTransport, _ProtocolT]:
         """Start a program for a protocol; see aiovfork.subprocess_exec."""
-        options = chosen(locals(), in_shell=False)
+        options = checked(
+            Options(
+                executable,
+                cwd,
+                env,
+                close_fds,
+                pass_fds,
+                start_new_session,
+                process_group,
+                umask,
+                restore_signals,
+                pipesize,
+                spawn_timeout,
+                startupinfo,
+                creationflags,
+                user,
+                group,
+                extra_groups,
+                preexec_fn,
+                shell,
+                text,
+                encoding,
+                errors,
+                universal_newlines,
+                bufsize,
+            ),
+            in_shell=False,
+        )
         command = Command((program, *args), stdin, stdout, stderr, options)
         return await spawn(self, protocol_factory, command)
 
@@ -105,7 +132,34 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         bufsize: Literal[0] = 0,
     ) -> tuple[SubprocessTransport, _ProtocolT]:
         """Run a command with /bin/sh -c for a protocol; see aiovfork.subprocess_shell."""
-        options = chosen(locals(), in_shell=True)
+        options = checked(
+            Options(
+                executable,
+                cwd,
+                env,
+                close_fds,
+                pass_fds,
+                start_new_session,
+                process_group,
+                umask,
+                restore_signals,
+                pipesize,
+                spawn_timeout,
+                startupinfo,
+                creationflags,
+                user,
+                group,
+                extra_groups,
+                preexec_fn,
+                shell,
+                text,
+                encoding,
+                errors,
+                universal_newlines,
+                bufsize,
+            ),
+            in_shell=True,
+        )
         command = shell_command(cmd, stdin, stdout, stderr, options)
         return await spawn(self, protocol_factory, command)
 

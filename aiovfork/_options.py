@@ -10,7 +10,7 @@ import math
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import IO, Any, Final, Literal, NamedTuple, SupportsFloat, TypeAlias, TypedDict
+from typing import IO, Any, Final, Literal, NamedTuple, SupportsFloat, TypeAlias, TypedDict, cast
 
 from aiovfork._errors import PREEXEC_REPLACEMENTS
 
@@ -86,7 +86,7 @@ class Options(NamedTuple):
     umask: int = -1
     restore_signals: bool = True
     pipesize: int = -1
-    spawn_timeout: float | None = None
+    spawn_timeout: SupportsFloat | None = None
     startupinfo: None = None
     creationflags: int = 0
     user: None = None
@@ -126,22 +126,20 @@ REFUSED: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("group", _none, _CREDENTIALS.format("group")),
     ("extra_groups", _none, _CREDENTIALS.format("extra_groups")),
 )
-#: The options that chosen() looks at by itself.
+#: The options that checked() looks at by itself.
 CHECKED: Final = frozenset({"pipesize", "spawn_timeout", "shell"})
 
-_options_of: Final = operator.itemgetter(*Options._fields)
 _refusable: Final = operator.attrgetter(*(name for name, _, _ in REFUSED))
 _NOTHING_REFUSED: Final = _refusable(Options())
 
 
-def chosen(given: Mapping[str, Any], *, in_shell: bool) -> Options:
-    """Return the options among the arguments of a call, its locals(), checked.
+def checked(options: Options, *, in_shell: bool) -> Options:
+    """Return options that can be had.
 
     Raises:
         ValueError: An option that cannot be had, or a wrong value of one.
         TypeError: A value of a wrong type.
     """
-    options = Options._make(_options_of(given))
     values = _refusable(options)
     if values != _NOTHING_REFUSED:
         for (_, is_allowed, reason), value in zip(REFUSED, values, strict=True):
@@ -186,6 +184,11 @@ class Command(NamedTuple):
     def cwd(self) -> StrOrBytesPath | None:
         """The option cwd."""
         return self.options.cwd
+
+    @property
+    def spawn_timeout(self) -> float | None:
+        """The option spawn_timeout, which checked() has made a float."""
+        return cast("float | None", self.options.spawn_timeout)
 
     @property
     def popen_args(self) -> tuple[StrOrBytesPath, ...] | StrOrBytesPath:

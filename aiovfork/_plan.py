@@ -48,7 +48,7 @@ def build(command: Command) -> Plan:
         ValueError: A NUL in an argument, in env or in cwd, `=` in an env key, a negative number in pass_fds.
         OverflowError: A number that does not fit a C int.
     """
-    args, options, stdout, stderr = command.args, command.options, command.stdout, command.stderr
+    args, stdin, stdout, stderr, options, _ = command
     argv = strings([os.fsencode(arg) for arg in args])
     executable = os.fsencode(command.program)
     strings([executable])
@@ -73,7 +73,7 @@ def build(command: Command) -> Plan:
         _PLAN_VERSION,
         _PLAN_CLOSE_FDS if close_fds else 0,
         _c_int(options.pipesize),
-        _stdio(command.stdin, 0, pass_fds),
+        _stdio(stdin, 0, pass_fds),
         _stdio(stdout, 1, pass_fds),
         _stdio(stderr, 2, pass_fds),
         len(steps),

@@ -105,7 +105,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._move(Step.SUBMIT)
             # The core copies the plan. Ours ends with this coroutine: thousands of children may live.
             self._ticket = self._port.submit(plan, self)
-            timeout = self._command.options.spawn_timeout
+            timeout = self._command.spawn_timeout
             if timeout is not None:
                 timer = self._loop.call_later(timeout, self._port.cancel, self._ticket, -errno.ETIMEDOUT)
             await self._started
@@ -177,7 +177,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if self._state in AWAITS_FAILURE:
             self._move(Step.FAILED)
         if not self._started.done():
-            timeout = self._command.options.spawn_timeout
+            timeout = self._command.spawn_timeout
             if error == -errno.ETIMEDOUT and timeout is not None:
                 exc: OSError = timeout_error(self._command, timeout, step)
             else:

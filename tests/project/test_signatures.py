@@ -41,6 +41,11 @@ SAMPLES: dict[str, Any] = {
 }
 
 
+def options_names(function: Callable[..., Any]) -> set[str]:
+    """The names of all parameters."""
+    return set(inspect.signature(function).parameters)
+
+
 def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters of a function that are options."""
     parameters = inspect.signature(function).parameters
@@ -65,6 +70,25 @@ def test_every_option_of_asyncio_is_one_of_ours() -> None:
     """Whatever Popen takes, and asyncio's functions do not set themselves, can be named here."""
     popen = set(inspect.signature(subprocess.Popen).parameters) - {"args", "stdin", "stdout", "stderr"}
     assert popen <= set(_options.Options._fields)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__qualname__)
+def test_every_option_arrives_as_itself(
+    function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given as one option is not taken for another."""
+
+    def stop(options: _options.Options, *, in_shell: bool) -> None:
+        raise StopIteration(options)
+
+    given = {name: object() for name in _options.Options._fields}
+    module = sys.modules[function.__module__]
+    monkeypatch.setattr(module, "checked", stop)
+    arguments = [None] * (function.__qualname__.count(".") + ("protocol_factory" in options_names(function)))
+    with pytest.raises(RuntimeError) as info:  # what a coroutine makes of StopIteration
+        function(*arguments, "true", **given).send(None)
+    cause: Any = info.value.__cause__
+    assert cause.value._asdict() == given
 
 
 @pytest.mark.parametrize("function", FUNCTIONS[:4], ids=lambda function: function.__qualname__)
