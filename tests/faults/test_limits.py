@@ -15,7 +15,9 @@ from typing import Any, Final
 import pytest
 
 import aiovfork
-from tests.support.backends import LOOP_FACTORIES, PIPES
+from aiovfork import PIPE
+from tests.support.backends import LOOP_FACTORIES
+from tests.support.errors import stdlib_type
 from tests.support.isolated import isolated
 from tests.support.native import compiled
 from tests.support.window import rounds, until
@@ -29,8 +31,7 @@ async def _attempt(**options: Any) -> list[Any]:
     try:
         process = await aiovfork.create_subprocess_exec("true", **options)
     except OSError as exc:
-        named = re.search(r"RLIMIT_\w+", "".join(getattr(exc, "__notes__", [])))
-        return [exc.errno, type(exc).__name__, getattr(exc, "step", None), named and named[0]]
+        return [exc.errno, stdlib_type(exc).__name__, getattr(exc, "step", None)]
     await process.communicate()
     return [process.returncode]
 

@@ -16,6 +16,7 @@ from aiovfork import PIPE, _binding
 from aiovfork._port import CompletionPort
 from aiovfork._ports import port_of
 from tests.support.backends import LOOP_FACTORIES, LoopFactory
+from tests.support.errors import stdlib_type
 from tests.support.isolated import isolated
 from tests.support.window import BOUND
 
@@ -202,7 +203,7 @@ def _under_valgrind() -> list[Any]:
             try:
                 await aiovfork.create_subprocess_exec(*argv, **options)  # type: ignore[arg-type]
             except OSError as exc:
-                found.append([type(exc).__name__, exc.step])  # type: ignore[attr-defined]
+                found.append([stdlib_type(exc).__name__, exc.step])  # type: ignore[attr-defined]
         process = await aiovfork.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
         output, _ = await process.communicate(b"works")
         return [*found, (output or b"").decode(), process.returncode, process.spawn_info.report]

@@ -14,6 +14,7 @@ import pytest
 import aiovfork
 from aiovfork import PIPE, _binding
 from tests.support.backends import LOOP_FACTORIES
+from tests.support.errors import stdlib_type
 from tests.support.isolated import isolated
 from tests.support.native import compiled
 from tests.support.view import STOPPED, look_at
@@ -33,7 +34,7 @@ async def _spawn_in_a_storm(library: str, sent: int, number: int, modes: list[An
             try:
                 process = await aiovfork.create_subprocess_exec(program)
             except OSError as exc:
-                return type(exc).__name__
+                return stdlib_type(exc).__name__
             return str(await process.wait())
 
         for _ in range(number):

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import uvloop
 
 import aiovfork
+from tests.support.errors import stdlib_type
 
 T = TypeVar("T")
 LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
@@ -174,14 +175,7 @@ class Raised:
     @classmethod
     def of(cls, exc: BaseException) -> Raised:
         """Describe exc."""
-        # aiovfork's exceptions are the stdlib's and a SpawnError at once: what they are of the stdlib's.
-        kind: Any = next(base for base in type(exc).__mro__ if not issubclass(base, aiovfork.SpawnError))
-        return cls(
-            kind if isinstance(exc, OSError) else type(exc),
-            getattr(exc, "errno", None),
-            getattr(exc, "filename", None),
-            str(exc),
-        )
+        return cls(stdlib_type(exc), getattr(exc, "errno", None), getattr(exc, "filename", None), str(exc))
 
 
 async def _supervised(backend: Backend, body: Body[T]) -> T:

@@ -26,8 +26,8 @@ from dask_plugin import Helpers, cancellable  # type: ignore[import-not-found]  
 from distributed import CancelledError, Client, Event, LocalCluster, Variable, get_worker
 
 import aiovfork
-from tests.support.hold import held_program
-from tests.support.servers import PATIENCE, until
+from tests.support.errors import stdlib_type
+from tests.support.servers import PATIENCE, held_program, until
 
 # ---- tasks ----
 
@@ -215,7 +215,7 @@ def failures(cases: list[tuple[str, dict[str, Any]]]) -> list[Any]:
             error: Any = client.submit(fail, program, options).exception()
             found.append(
                 {
-                    "type": type(error).__name__,
+                    "type": stdlib_type(error).__name__,
                     "errno": error.errno,
                     "filename": error.filename,
                     "step": error.step,

@@ -14,6 +14,8 @@ import psutil
 from tests.support.backends import PIPES, Spawner
 from tests.support.compatibility.arguments import taken, tools
 from tests.support.compatibility.rows import Group, Since, each_once, name_of, yes
+from tests.support.compatibility.streams import PIPES
+from tests.support.errors import stdlib_type
 from tests.support.protocols import Recorder
 from tests.support.window import rounds, until
 
@@ -33,7 +35,7 @@ async def failure(spawn: Spawner, *args: Any, **options: Any) -> OSError:
 
 def described(exc: OSError, names: Mapping[str, Any]) -> str:
     """Return an exception in the page's words: its class, an errno that this does not tell, and its filename."""
-    number = f" {errno.errorcode[exc.errno or 0]}" if type(exc) is OSError else ""
+    number = f" {errno.errorcode[exc.errno or 0]}" if stdlib_type(exc) is OSError else ""
     (filename,) = [called for called, name in {"no": None, **names}.items() if name == exc.filename]
     return f"{name_of(exc)}{number}, {filename} `filename`"
 

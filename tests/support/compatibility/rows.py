@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 from aiovfork import _binding
 from tests.support import libc_signals
 from tests.support.backends import PLAIN, PLUGGED, Backend, LoopFactory
+from tests.support.errors import stdlib_type
 
 #: A coroutine function that takes a Spawner, or a function that takes a Backend and runs loops by itself.
 Probe: TypeAlias = Callable[[Any], Any]
@@ -216,7 +217,7 @@ def yes(condition: object, otherwise: str = "no") -> str:
 
 def name_of(exc: BaseException) -> str:
     """Return the page's words for an exception."""
-    return f"`{type(exc).__name__}`"
+    return f"`{stdlib_type(exc).__name__}`"
 
 
 def each_once(answers: Sequence[str]) -> str:
