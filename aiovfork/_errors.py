@@ -9,6 +9,7 @@ import builtins
 import errno
 import os
 import signal
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from aiovfork._binding import lib, step_name
@@ -20,69 +21,50 @@ PREEXEC_REPLACEMENTS: Final = (
     "pass_fds= and stdin=, stdout=, stderr= for os.dup2"
 )
 
+_SEE_DOCTOR: Final = "`python -m aiovfork doctor` tells what is refused"
+_FILTERED: Final = f"a filter of system calls refuses it: {_SEE_DOCTOR}"
 _NOFILE: Final = "RLIMIT_NOFILE is exhausted"
 _NFILE: Final = "fs.file-max is exhausted"
-_PIDS: Final = "RLIMIT_NPROC or the pids cgroup may be exhausted"
-_OLD: Final = (
-    "waitid(P_PIDFD) and pidfd_send_signal(2) are needed: Linux 5.4 or newer has them, "
-    "an emulator or a seccomp filter may not let them through"
-)
-_FILTERED: Final = "a seccomp filter refuses waitid(2) or pidfd_send_signal(2), which are needed"
+_NO_NUMBER: Final = {errno.EMFILE: _NOFILE, errno.ENFILE: _NFILE}
+# Where a thread or a process is created.
+_NOT_CREATED: Final = {
+    errno.EAGAIN: "RLIMIT_NPROC or the pids cgroup is exhausted",
+    errno.EMFILE: f"{_NOFILE}, and a child takes a descriptor: its pidfd",
+    errno.ENFILE: f"{_NFILE}, and a child takes a descriptor: its pidfd",
+    errno.EPERM: _FILTERED,
+    errno.EACCES: _FILTERED,
+    errno.EINVAL: "Linux refuses it to a thread that has called unshare(CLONE_NEWPID)",
+}
 
 # What a step does, and what the reason of its failure is: by errno, or else the one of None.
-_EXPLAINED: Final[dict[int, tuple[str, dict[int | None, str]]]] = {
+_EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
     lib.AVF_STEP_PLAN: ("reading the request", {None: "it is not well-formed"}),
     lib.AVF_STEP_DUP_FDS: (
         "duplicating the given file descriptors",
-        {errno.EBADF: "one of them is not open", errno.EMFILE: _NOFILE, errno.ENFILE: _NFILE},
+        {errno.EBADF: "one of them is not open", **_NO_NUMBER},
     ),
     lib.AVF_STEP_MEMORY: ("allocating memory for the request", {}),
-    lib.AVF_STEP_THREAD: (
-        "creating the worker thread",
-        {
-            errno.EAGAIN: _PIDS,
-            errno.EINVAL: "the caller has unshared its pid namespace, unshare(CLONE_NEWPID), and no process "
-            "that has may create a thread",
-        },
-    ),
+    lib.AVF_STEP_THREAD: ("creating the worker thread", _NOT_CREATED),
     lib.AVF_STEP_PROBE: (
-        "probing the kernel",
+        "probing what the kernel allows",
         {
-            errno.ENOSYS: _OLD,
-            errno.EINVAL: _OLD,
-            errno.EPERM: _FILTERED,
-            errno.EACCES: _FILTERED,
-            errno.EAGAIN: _PIDS,
-            errno.EMFILE: _NOFILE,
-            errno.ENFILE: _NFILE,
+            **_NOT_CREATED,
+            errno.ENOSYS: f"Linux before 5.4, or a filter of system calls that pretends so: {_SEE_DOCTOR}",
+            errno.EINVAL: f"Linux before 5.4, or an emulator such as qemu-user: {_SEE_DOCTOR}",
         },
     ),
-    lib.AVF_STEP_PIPE: ("creating the pipes", {errno.EMFILE: _NOFILE, errno.ENFILE: _NFILE}),
+    lib.AVF_STEP_PIPE: ("creating the pipes", _NO_NUMBER),
     lib.AVF_STEP_PIPESIZE: ("setting the size of a pipe", {errno.EPERM: "see /proc/sys/fs/pipe-max-size"}),
-    lib.AVF_STEP_CLONE: (
-        "creating the child",
-        {
-            errno.EAGAIN: _PIDS,
-            errno.EMFILE: f"its pidfd needs a file descriptor, and {_NOFILE}",
-            errno.ENFILE: f"its pidfd needs a file descriptor, and {_NFILE}",
-            errno.EPERM: "a seccomp filter refuses clone(2)",
-        },
+    lib.AVF_STEP_CLONE: ("creating the child", _NOT_CREATED),
+    lib.AVF_STEP_WAIT: (
+        "waiting for the child with waitid",
+        dict.fromkeys((errno.ENOSYS, errno.EPERM, errno.EACCES), _FILTERED),
     ),
     lib.AVF_STEP_PIDFD: (
         "handing over the child",
-        {errno.ENOSPC: "fs.epoll.max_user_watches is exhausted", errno.EMFILE: _NOFILE, errno.ENFILE: _NFILE},
+        {errno.ENOSPC: "fs.epoll.max_user_watches is exhausted", **_NO_NUMBER},
     ),
-    lib.AVF_STEP_WAIT: (
-        "waiting for the child",
-        {
-            errno.EPERM: "a seccomp filter refuses waitid(2)",
-            errno.ENOSYS: "a seccomp filter refuses waitid(2)",
-        },
-    ),
-    lib.AVF_STEP_RECEIVE_FDS: (
-        "receiving the given file descriptors in the child",
-        {errno.EMFILE: _NOFILE, errno.ENFILE: _NFILE},
-    ),
+    lib.AVF_STEP_RECEIVE_FDS: ("receiving the given file descriptors in the child", _NO_NUMBER),
     lib.AVF_STEP_DEVNULL: ("opening /dev/null in the child", {}),
     lib.AVF_STEP_CHDIR: ("changing to the directory cwd", {}),
     lib.AVF_STEP_CLOSE_FDS: (
@@ -90,28 +72,6 @@ _EXPLAINED: Final[dict[int, tuple[str, dict[int | None, str]]]] = {
         {None: "neither close_range(2) nor /proc works"},
     ),
     lib.AVF_STEP_EXEC: ("executing the program", {}),
-}
-# Where a thread or a process is created: what an errno means.
-_SEE_DOCTOR: Final = "`python -m aiovfork doctor` tells what is refused"
-_NOT_CREATED: Final = {
-    errno.EAGAIN: "RLIMIT_NPROC or the pids cgroup is exhausted",
-    errno.EMFILE: "RLIMIT_NOFILE is exhausted, and a child takes a descriptor: its pidfd",
-    errno.ENFILE: "fs.file-max is exhausted, and a child takes a descriptor: its pidfd",
-    errno.EPERM: f"a filter of system calls refuses it: {_SEE_DOCTOR}",
-    errno.EACCES: f"a filter of system calls refuses it: {_SEE_DOCTOR}",
-    errno.EINVAL: "Linux refuses it to a thread that has called unshare(CLONE_NEWPID)",
-}
-_REASONS: Final = {
-    lib.AVF_STEP_THREAD: _NOT_CREATED,
-    lib.AVF_STEP_PROBE: {
-        **_NOT_CREATED,
-        errno.ENOSYS: f"Linux before 5.4, or a filter of system calls that pretends so: {_SEE_DOCTOR}",
-        errno.EINVAL: f"Linux before 5.4, or an emulator such as qemu-user: {_SEE_DOCTOR}",
-    },
-    lib.AVF_STEP_CLONE: _NOT_CREATED,
-    lib.AVF_STEP_WAIT: dict.fromkeys(
-        (errno.ENOSYS, errno.EPERM, errno.EACCES), f"a filter of system calls refuses it: {_SEE_DOCTOR}"
-    ),
 }
 
 
@@ -207,7 +167,7 @@ def spawn_error(request: Request, error: int, step: int, status: int = 0) -> Spa
 
 
 def _explained(step: int, number: int) -> str:
-    action, reasons = _EXPLAINED.get(step, (step_name(step), {}))
+    action, reasons = _EXPLAINED.get(step) or (step_name(step), {})
     reason = reasons.get(number, reasons.get(None))
     return action if reason is None else f"{action} ({reason})"
 
@@ -224,14 +184,11 @@ def timeout_error(request: Request, seconds: float, step: int) -> SpawnError:
 
 def opening_failure(error: int) -> OSError:
     """Build the exception of a port that could not be opened."""
-    exc = spawn_failure(lib.AVF_STEP_NONE, "opening the loop's completion port", -error, os.strerror(-error))
+    reason = _NO_NUMBER.get(-error)
+    note = "opening the loop's completion port" + (f" ({reason})" if reason else "")
+    exc = spawn_failure(lib.AVF_STEP_NONE, note, -error, os.strerror(-error))
     exc.step = "port"
     return exc
-
-
-def _explained(step: int, error: int, name: str) -> str:
-    reason = _REASONS.get(step, {}).get(error)
-    return _EXPLAINED.get(step, name) + (f" ({reason})" if reason else "")
 
 
 def _signal_name(number: int) -> str:

@@ -15,8 +15,7 @@ from typing import Any, Final
 import pytest
 
 import aiovfork
-from aiovfork import PIPE
-from tests.support.backends import LOOP_FACTORIES
+from tests.support.backends import LOOP_FACTORIES, PIPES
 from tests.support.errors import stdlib_type
 from tests.support.isolated import isolated
 from tests.support.native import compiled
@@ -31,7 +30,8 @@ async def _attempt(**options: Any) -> list[Any]:
     try:
         process = await aiovfork.create_subprocess_exec("true", **options)
     except OSError as exc:
-        return [exc.errno, stdlib_type(exc).__name__, getattr(exc, "step", None)]
+        named = re.search(r"RLIMIT_\w+", "".join(getattr(exc, "__notes__", [])))
+        return [exc.errno, stdlib_type(exc).__name__, getattr(exc, "step", None), named and named[0]]
     await process.communicate()
     return [process.returncode]
 
@@ -99,7 +99,7 @@ def _check_too_few_descriptors(default: dict[str, Any], found: list[dict[str, An
         if first != [0]:
             assert first[:2] == [errno.EMFILE, "OSError"]
             assert first[2], f"no step with {free} free descriptors"
-            assert first[3] == ("RLIMIT_NOFILE" if first[2] in {"clone", "probe"} else None)
+            assert first[3] == "RLIMIT_NOFILE", first
             steps.append(first[2])
     assert len(steps) == len(found) - 1
     return steps

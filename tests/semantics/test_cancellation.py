@@ -16,6 +16,7 @@ import pytest
 
 import aiovfork
 from tests.support.backends import PIPES
+from tests.support.errors import stdlib_type
 from tests.support.hold import held
 from tests.support.window import until
 
@@ -115,5 +116,5 @@ async def test_a_task_group_ends_its_spawns(tmp_path: pathlib.Path) -> None:
                 for _ in range(10):
                     group.create_task(aiovfork.create_subprocess_exec(hold.path, **PIPES))
                 group.create_task(fail())
-        assert [type(exc) for exc in info.value.exceptions] == [FileNotFoundError]
+        assert [stdlib_type(exc) for exc in info.value.exceptions] == [FileNotFoundError]
         assert not psutil.Process().children()

@@ -27,7 +27,8 @@ from distributed import CancelledError, Client, Event, LocalCluster, Variable, g
 
 import aiovfork
 from tests.support.errors import stdlib_type
-from tests.support.servers import PATIENCE, held_program, until
+from tests.support.hold import held_program
+from tests.support.servers import PATIENCE, until
 
 # ---- tasks ----
 

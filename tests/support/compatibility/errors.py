@@ -14,7 +14,6 @@ import psutil
 from tests.support.backends import PIPES, Spawner
 from tests.support.compatibility.arguments import taken, tools
 from tests.support.compatibility.rows import Group, Since, each_once, name_of, yes
-from tests.support.compatibility.streams import PIPES
 from tests.support.errors import stdlib_type
 from tests.support.protocols import Recorder
 from tests.support.window import rounds, until
