@@ -20,7 +20,8 @@ except ModuleNotFoundError as exc:
         "If this is a checkout, its folder aiovfork hides the package that is installed: "
         "run from another folder, or build it here with `make test` or `pip install -e .`"
     )
-    raise ImportError(message, name=exc.name) from None
+    # With the package's name, `python -m aiovfork` prints this sentence without a traceback.
+    raise ImportError(message, name="aiovfork") from None
 
 __all__ = [
     "EVENT",
