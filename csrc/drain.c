@@ -33,6 +33,24 @@ struct drain_exit {
     struct avf_exit exit;
 };
 
+/* THREAD loop. There is no worker for a request that has left the queue: the spawn fails. The port may have closed
+ * meanwhile, in another thread. */
+static void drain_fail_start(struct avf_port *port, struct avf_request *request, int error)
+{
+    avf_gate_enter();
+    avf_lock();
+    avf_port_unseat(port, request->seat);
+    if (port->closed) {
+        avf_state.counters.abandoned++;
+        avf_slot_move(request->slot, AVF_SLOT_FREE, NULL);
+    } else {
+        avf_port_post_failure(port, request->slot, error, AVF_STEP_THREAD);
+    }
+    avf_unlock();
+    avf_reaper_finish(request);
+    avf_gate_leave();
+}
+
 /* THREAD loop. Starts what waits, as far as the window has room. */
 static void drain_start_queued(struct avf_port *port, int64_t now)
 {
@@ -41,12 +59,9 @@ static void drain_start_queued(struct avf_port *port, int64_t now)
     while ((request = avf_port_next(port, INT64_MAX, now)) != NULL) {
         avf_unlock();
         int error = avf_worker_start(request);
+        if (error < 0)
+            drain_fail_start(port, request, error);
         avf_lock();
-        if (error < 0) {
-            avf_port_unseat(port, request->seat);
-            avf_port_post_failure(port, request->slot, error, AVF_STEP_THREAD);
-            avf_reaper_discard(request);
-        }
     }
     if (avf_window_has_room())
         avf_port_wake_waiting(port);
@@ -107,6 +122,7 @@ static int drain_find_exit(struct avf_port *port, uint64_t ticket, struct drain_
         drain_arm(port, slot);
         return 0;
     }
+    slot->reaped_now = 1;
     ret_exit->slot = slot;
     ret_exit->pidfd = slot->pidfd;
     ret_exit->pid = slot->pid;
@@ -134,20 +150,28 @@ static void drain_deliver_exit(struct drain_exit *found, avf_event *event)
     avf_slot_move(slot, AVF_SLOT_FREE, NULL);
 }
 
+/* THREAD loop, under the lock. The child was looked at, and its port may have closed meanwhile, in another thread. */
+static void drain_settle(struct avf_port *port, struct drain_exit *found)
+{
+    struct avf_slot *slot = found->slot;
+    slot->reaped_now = 0;
+    if (slot->state == AVF_SLOT_ORPHANED)
+        avf_reaper_settle(slot, found->reaped);
+    else if (found->reaped)
+        drain_deliver_exit(found, &port->batch.events[port->batch.filled++]);
+    else if (slot->state == AVF_SLOT_ALIVE)
+        avf_slots_append(&port->unreaped, slot);
+}
+
 /* THREAD loop. Reaps what has exited, then frees all their slots at once. */
 static void drain_collect_exits(struct avf_port *port, struct drain_exit *exits, int count)
 {
-    avf_batch *batch = &port->batch;
     for (int i = 0; i < count; i++)
         exits[i].reaped = avf_reap(exits[i].pidfd, exits[i].pid, &exits[i].exit);
     avf_gate_enter();
     avf_lock();
-    for (int i = 0; i < count; i++) {
-        if (exits[i].reaped)
-            drain_deliver_exit(&exits[i], &batch->events[batch->filled++]);
-        else
-            avf_slots_append(&port->unreaped, exits[i].slot);
-    }
+    for (int i = 0; i < count; i++)
+        drain_settle(port, &exits[i]);
     avf_port_arm_timer(port);
     avf_unlock();
     for (int i = 0; i < count; i++)
@@ -227,7 +251,7 @@ int32_t avf_port_drain(avf_port *port)
         return 0;
     int32_t error = drain_fill(port);
     drain_end(port);
-    avf_reaper_look();
+    avf_reaper_start();
     avf_request_free_retired();
     return error < 0 ? error : batch->filled;
 }

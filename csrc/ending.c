@@ -13,29 +13,12 @@
 #include "reap.h"
 #include "reaper.h"
 
-/* THREAD any. OWNS a request that has no slot any more. */
-static void ending_finish_request(struct avf_request *request)
-{
-    int elsewhere = avf_files_may_block(&request->files);
-    if (!elsewhere) {
-        avf_gate_enter();
-        avf_request_close(request);
-        avf_gate_leave();
-    }
-    avf_lock();
-    if (elsewhere)
-        avf_reaper_discard(request);
-    else
-        avf_request_retire(request);
-    avf_unlock();
-    avf_reaper_start();
-}
-
 /* THREAD any. */
 int32_t avf_cancel(uint64_t ticket, int32_t reason)
 {
     struct avf_request *finished = NULL;
     int32_t result = 0;
+    avf_gate_enter();
     avf_lock();
     struct avf_slot *slot = avf_slot_find(ticket);
     if (slot && slot->state == AVF_SLOT_QUEUED) {
@@ -48,7 +31,10 @@ int32_t avf_cancel(uint64_t ticket, int32_t reason)
     }
     avf_unlock();
     if (finished)
-        ending_finish_request(finished);
+        avf_reaper_finish(finished);
+    avf_gate_leave();
+    if (finished)
+        avf_reaper_start();
     return result;
 }
 
@@ -83,7 +69,7 @@ int32_t avf_dispose(uint64_t ticket)
     return result;
 }
 
-/* THREAD any, under the lock, which it gives away meanwhile. Ends what nobody will hear of any more. */
+/* THREAD any, in the gate, under the lock, which it gives away meanwhile. Ends what nobody will hear of any more. */
 static void ending_end_requests(struct avf_port *port)
 {
     struct avf_slot *slot;
@@ -92,7 +78,7 @@ static void ending_end_requests(struct avf_port *port)
         avf_state.counters.abandoned++;
         avf_port_move(port, slot, AVF_SLOT_FREE, NULL);
         avf_unlock();
-        ending_finish_request(request);
+        avf_reaper_finish(request);
         avf_lock();
     }
 }
@@ -145,20 +131,15 @@ static void ending_unlist(struct avf_port *port)
 /* THREAD any. */
 void avf_port_close(avf_port *port)
 {
-    avf_lock();
-    int was_open = !port->closed;
-    if (was_open) {
-        ending_unlist(port);
-        ending_end_requests(port);
-    }
-    avf_unlock();
-    if (!was_open)
-        return;
     avf_gate_enter();
     avf_lock();
-    ending_end_posted(port);
-    ending_give_up_children(port);
-    avf_port_close_fds(port);
+    if (!port->closed) {
+        ending_unlist(port);
+        ending_end_requests(port);
+        ending_end_posted(port);
+        ending_give_up_children(port);
+        avf_port_close_fds(port);
+    }
     avf_unlock();
     avf_gate_leave();
     avf_reaper_start();

@@ -33,7 +33,7 @@ static _Atomic uint32_t left;         /* orphans and discarded requests */
 void avf_reaper_orphan(struct avf_slot *slot)
 {
     avf_park_forget_child(slot);
-    avf_slot_move(slot, AVF_SLOT_ORPHANED, &avf_state.orphans);
+    avf_slot_move(slot, AVF_SLOT_ORPHANED, slot->reaped_now ? NULL : &avf_state.orphans);
     slot->port = NULL;
     (void)avf_signal(slot->pidfd, slot->pid, SIGKILL);
     avf_state.counters.abandoned++;
@@ -41,11 +41,30 @@ void avf_reaper_orphan(struct avf_slot *slot)
 }
 
 /* THREAD any, under the lock. */
-void avf_reaper_discard(struct avf_request *request)
+void avf_reaper_settle(struct avf_slot *slot, int over)
 {
-    request->next = discarded;
-    discarded = request;
-    left++;
+    if (over) {
+        avf_slot_move(slot, AVF_SLOT_FREE, NULL);
+        left--;
+    } else {
+        avf_slots_append(&avf_state.orphans, slot);
+    }
+}
+
+/* THREAD any, in the gate: so fork.c never misses a request that has left its slot and is not yet listed here. */
+void avf_reaper_finish(struct avf_request *request)
+{
+    if (!avf_files_may_block(&request->files))
+        avf_request_close(request);
+    avf_lock();
+    if (request->files.message_fd >= 0 || request->files.shared_count > 0) {
+        request->next = discarded;
+        discarded = request;
+        left++;
+    } else {
+        avf_request_retire(request);
+    }
+    avf_unlock();
 }
 
 /* THREAD any. Looks at the oldest orphan. */
@@ -56,22 +75,17 @@ static void reaper_look_at(struct avf_slot *slot)
     avf_gate_enter();
     avf_lock();
     int pidfd = slot->pidfd;
-    if (over) {
-        avf_slot_move(slot, AVF_SLOT_FREE, NULL);
-        left--;
-    } else {
-        avf_slots_append(&avf_state.orphans, slot);
-    }
+    avf_reaper_settle(slot, over);
     avf_unlock();
     if (over)
         close(pidfd);
     avf_gate_leave();
 }
 
-/* THREAD any. Looks at so many orphans, the oldest first. */
-static void reaper_look(int looks)
+/* THREAD any. Looks at so many orphans, the oldest first, each once. */
+static void reaper_look(uint32_t looks)
 {
-    while (left && looks-- > 0) {
+    for (looks = left < looks ? left : looks; looks > 0; looks--) {
         avf_lock();
         struct avf_slot *slot = avf_state.orphans.head;
         if (slot)
@@ -83,26 +97,21 @@ static void reaper_look(int looks)
     }
 }
 
-/* THREAD any. */
-void avf_reaper_look(void)
-{
-    reaper_look(REAPER_LOOKS);
-}
-
 /* THREAD worker|reaper. */
 static void reaper_close_discarded(void)
 {
     for (;;) {
+        avf_gate_enter(); /* before the request leaves the list, see avf_reaper_finish */
         avf_lock();
         struct avf_request *request = discarded;
         if (request)
             discarded = request->next;
         avf_unlock();
+        if (request)
+            avf_request_close(request);
+        avf_gate_leave();
         if (!request)
             return;
-        avf_gate_enter();
-        avf_request_close(request);
-        avf_gate_leave();
         avf_files_close_late(&request->files);
         avf_lock();
         avf_request_retire(request);

@@ -10,7 +10,7 @@
  *
  *     QUEUED --start--> STARTED --post--> POSTED --drain SPAWNED--> ALIVE --drain EXITED--> free
  *                                            `--drain FAILED--> free
- *     when its port closes:  POSTED, ALIVE --> DETACHED      and when nobody wants it: --> ORPHANED
+ *     when its port closes:  POSTED, ALIVE --> DETACHED      and when nobody wants it: --> ORPHANED --> free
  *
  * slot_move() is the one place where a slot changes state, list and counters.
  *
@@ -66,6 +66,7 @@ struct avf_slot {
     uint64_t parent;                  /* of a child: its worker's place in park.c */
     uint8_t state;                    /* enum avf_slot_state */
     uint8_t outcome;                  /* enum avf_outcome */
+    uint8_t reaped_now;               /* a drain looks at the child without the lock: the pidfd stays open */
     int32_t pid, pidfd;               /* of a child; else -1 */
     int32_t error, step, status, flags;
     int32_t parent_end[3];
