@@ -23,7 +23,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "sys.h"
@@ -43,22 +42,21 @@ static uint32_t messages;
 /* Duplicates that wait for the end of a record lock: closed, or shared again, by a later request. */
 static _Atomic uint32_t kept;
 
-/* THREAD loop. Whether programs take record locks on such a file. */
+/* THREAD loop. Whether programs take record locks on such a file. Not fstat: that asks a file server, which may be
+ * dead, and the loop would wait for it. */
 static int file_is_lockable(int fd)
 {
-    struct stat status;
-    if (fstat(fd, &status) < 0)
-        return 0;
-    switch (status.st_mode & S_IFMT) {
+    struct sys_statx status;
+    if (sys_statx_type(fd, &status) < 0)
+        return 1; /* a filter: the way that does no harm */
+    switch (status.mode & S_IFMT) {
     case S_IFREG:
     case S_IFDIR:
     case S_IFBLK:
         return 1;
-    case S_IFCHR: {
-        unsigned device = major(status.st_rdev);
-        return device != MAJOR_MEMORY && device != MAJOR_TTY_AUX &&
-               !(device >= MAJOR_PTS_FIRST && device <= MAJOR_PTS_LAST);
-    }
+    case S_IFCHR:
+        return status.rdev_major != MAJOR_MEMORY && status.rdev_major != MAJOR_TTY_AUX &&
+               !(status.rdev_major >= MAJOR_PTS_FIRST && status.rdev_major <= MAJOR_PTS_LAST);
     default:
         return 0;
     }
@@ -280,53 +278,54 @@ void avf_files_release(struct avf_files *files)
         close(message_fd);
 }
 
-/* THREAD worker|reaper. Lets go of one reference. Not in the gate: fork() must not wait for a peer that does not
- * read; it may copy the number meanwhile. */
+/* THREAD worker|reaper. Lets go of one reference. Neither in the gate nor under the lock: fork(), and everybody, would
+ * wait for a peer that does not read, or for a file server that is asked for locks. A fork may copy the number
+ * meanwhile. */
 static void file_close_late(struct avf_file *file)
 {
-    int fd = -1;
+    int fd = -1, locked = file->lockable && file_is_locked_here(file->fd);
     avf_lock();
-    if (file->references > 0)
-        file->references--;
-    int idle = file->references == 0;
-    if (idle && file->lockable && file_is_locked_here(file->fd)) {
-        kept += !file->kept;
-        file->kept = 1;
-    } else if (idle) {
-        kept -= file->kept;
-        fd = file_retire(file);
+    file->references--;
+    if (file->references == 0) {
+        kept += (uint32_t)locked - file->kept;
+        file->kept = (uint8_t)locked;
+        if (!locked)
+            fd = file_retire(file);
     }
     avf_unlock();
     if (fd >= 0)
         close(fd);
 }
 
-/* THREAD worker|reaper. Closes one duplicate that had to wait for the end of a record lock. RETURNS 0 if none can be
- * closed now. */
-static int file_close_kept(void)
+/* THREAD worker|reaper. Takes a reference to a duplicate that waits for the end of a record lock, if there is one that
+ * was not looked at since `round`. */
+static struct avf_file *file_take_kept(uint64_t round)
 {
-    int fd = -1;
+    struct avf_file *file;
     avf_lock();
-    for (struct avf_file *file = live; file; file = file->next)
-        if (file->kept && file->references == 0 && !file_is_locked_here(file->fd)) {
-            kept--;
-            fd = file_retire(file);
+    for (file = live; file; file = file->next)
+        if (file->kept && file->references == 0 && file->looked < round) {
+            file->looked = round;
+            file->references = 1;
             break;
         }
     avf_unlock();
-    if (fd >= 0)
-        close(fd);
-    return fd >= 0;
+    return file;
 }
 
 /* THREAD worker|reaper. */
 void avf_files_close_late(struct avf_files *files)
 {
+    static _Atomic uint64_t rounds;
+    struct avf_file *file;
     for (uint32_t i = 0; i < files->shared_count; i++)
         file_close_late(files->shared[i]);
     files->shared_count = 0;
-    while (kept && file_close_kept())
-        ;
+    if (!kept)
+        return;
+    uint64_t round = ++rounds;
+    while ((file = file_take_kept(round)) != NULL)
+        file_close_late(file);
 }
 
 /* THREAD any, in the child of a fork. The messages are closed with their requests. */

@@ -12,7 +12,8 @@ struct avf_file {
     int32_t fd;
     int32_t number;   /* of the caller's, that it was made of */
     uint8_t lockable; /* its close may drop record locks of this process */
-    uint8_t kept;     /* nobody refers to it, but there is such a lock */
+    uint8_t kept;     /* it was not closed, for there was such a lock */
+    uint64_t looked;  /* when that was last looked at, see files.c */
 };
 
 /* What one request holds. */

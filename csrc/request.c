@@ -83,14 +83,8 @@ int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret
         *ret_step = AVF_STEP_DUP_FDS;
         error = request_hold_files(r);
     }
-    if (error < 0) {
-        avf_request_close(r);
-        avf_files_close_late(&r->files); /* not the last references: the caller has these files */
-        free(r);
-        return error;
-    }
     *ret_request = r;
-    return 0;
+    return error;
 }
 
 /* THREAD any, in the gate. */

@@ -28,7 +28,7 @@ struct avf_request {
 };
 
 /* THREAD loop, in the gate. Copies and checks the plan, holds the caller's files, takes the caller's signal mask.
- * RETURNS 0 or -errno with the failing step. */
+ * RETURNS 0 or -errno with the failing step; in either case ret_request is set if there is something to close. */
 int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret_request, int32_t *ret_step);
 
 /* THREAD any, in the gate. Closes what a child needs of it, or all that it still owns; but for what could block,

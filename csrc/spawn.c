@@ -33,7 +33,8 @@ static int spawn_admit(struct avf_port *port, struct avf_request *request, int *
     return error;
 }
 
-/* THREAD loop. OWNS the request, of which no slot knows any more. */
+/* THREAD loop. OWNS the request, closed, of which no slot knows any more. Not in the gate: to look for record locks may
+ * take its time (files.c). */
 static void spawn_discard(struct avf_request *request)
 {
     avf_files_close_late(&request->files); /* not the last references: the caller has these files */
@@ -68,9 +69,9 @@ int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, int32_t *ret_
         *ret_step = AVF_STEP_MEMORY;
         error = spawn_admit(port, request, &start);
         ticket = error < 0 ? 0 : (int64_t)request->slot->ticket;
-        if (error < 0)
-            avf_request_close(request);
     }
+    if (error < 0 && request)
+        avf_request_close(request);
     avf_gate_leave();
     if (start && (error = avf_worker_start(request)) < 0) {
         *ret_step = AVF_STEP_THREAD;

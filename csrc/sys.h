@@ -15,6 +15,13 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#ifndef SYS_statx
+#if defined(__x86_64__)
+#define SYS_statx 332
+#else
+#define SYS_statx 291 /* asm-generic/unistd.h */
+#endif
+#endif
 #ifndef SYS_clone3
 #define SYS_clone3 435 /* the same on every architecture, as all since 424 */
 #endif
@@ -75,6 +82,21 @@ struct sys_pidfd_info {
 };
 #define AVF_PIDFD_INFO_EXIT (1ULL << 3)
 #define AVF_PIDFD_GET_INFO  0xc040ff0bUL /* _IOWR(0xFF, 11, struct pidfd_info) */
+
+/* struct statx (Linux 4.11), up to what is read here. */
+struct sys_statx {
+    uint64_t before[3];
+    uint32_t gid;
+    uint16_t mode, spare;
+    uint64_t between[12];
+    uint32_t rdev_major, rdev_minor;
+    uint64_t rest[15];
+};
+_Static_assert(offsetof(struct sys_statx, mode) == 28 && offsetof(struct sys_statx, rdev_major) == 128 &&
+                   sizeof(struct sys_statx) == 256,
+               "linux/stat.h");
+#define AVF_AT_STATX_DONT_SYNC 0x4000
+#define AVF_STATX_TYPE         1U
 
 #define AVF_SYS6(n, a, b, c, d, e, f)                                                                        \
     arch_syscall(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
@@ -160,6 +182,13 @@ AVF_INLINE int sys_waitid_pidfd(int pidfd, siginfo_t *ret_info, unsigned options
                                 struct sys_rusage *ret_rusage)
 {
     return (int)AVF_SYS6(SYS_waitid, AVF_P_PIDFD, pidfd, ret_info, options, ret_rusage, 0);
+}
+
+/* THREAD any. The type of a file, as far as this machine knows it: asks no file server. */
+AVF_INLINE int sys_statx_type(int fd, struct sys_statx *ret_status)
+{
+    return (int)AVF_SYS6(SYS_statx, fd, "", AT_EMPTY_PATH | AVF_AT_STATX_DONT_SYNC, AVF_STATX_TYPE,
+                         ret_status, 0);
 }
 
 /* THREAD any. RETURNS 0 if the two numbers are the same open file, > 0 if not, -errno where nobody may ask
