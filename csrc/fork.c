@@ -9,6 +9,7 @@
  *     Workers that start a child go on while fork() copies; so a pidfd can appear in the middle, which the kernel
  *     has put down in its request. */
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "park.h"
@@ -29,12 +30,14 @@ static void fork_parent(void)
 }
 
 /* THREAD any, in the child. The number that clone is about to use, or has used, may have come too late for
- * this process' table, and be a descriptor of somebody else's here: only a pidfd can be signalled. */
+ * this process' table, and be a descriptor of somebody else's here. Only a pidfd can be waited for; this one's
+ * process is no child of ours. */
 static void fork_close_pidfd(struct avf_request *request)
 {
+    siginfo_t info;
     int pidfd = request->pidfd;
     request->pidfd = -1;
-    if (pidfd >= 0 && sys_pidfd_send_signal(pidfd, 0) != -EBADF)
+    if (pidfd >= 0 && sys_waitid_pidfd(pidfd, &info, WEXITED | WNOHANG | WNOWAIT, NULL) == -ECHILD)
         close(pidfd);
 }
 

@@ -55,6 +55,14 @@ int avf_probe_pidfd_signal(void)
     return error == -EBADF ? 0 : error;
 }
 
+/* THREAD worker. The same for waitid, whose word for a descriptor that does not exist has changed over time. */
+int avf_probe_pidfd_wait(void)
+{
+    siginfo_t info;
+    int error = sys_waitid_pidfd(-1, &info, WEXITED | WNOHANG, NULL);
+    return error == -EBADF || error == -EINVAL ? 0 : error;
+}
+
 /* THREAD any. What is asked of the calling thread. */
 static void probe_calls(avf_facts *facts)
 {
@@ -86,11 +94,12 @@ static long probe_clone(avf_facts *facts, struct avf_probe_child *child, int32_t
     return pid;
 }
 
-/* THREAD any. Reaps the probe's child and asks for its status a second time. OWNS the pidfd. */
-static void probe_exit(avf_facts *facts, long pid, int pidfd)
+/* THREAD any. Reaps the probe's child and asks for its status a second time. OWNS the pidfd. RETURNS 0 if the child
+ * was killed before it could tell anything. */
+static int probe_exit(avf_facts *facts, long pid, int pidfd)
 {
     struct sys_pidfd_info exit_info = {.mask = AVF_PIDFD_INFO_EXIT};
-    siginfo_t info;
+    siginfo_t info = {0};
     int error;
     while ((error = sys_waitid_pidfd(pidfd, &info, WEXITED | AVF_WALL, NULL)) == -EINTR)
         ;
@@ -105,6 +114,7 @@ static void probe_exit(avf_facts *facts, long pid, int pidfd)
     else
         facts->pidfd_info_exit = exit_info.mask & AVF_PIDFD_INFO_EXIT ? 0 : -EOPNOTSUPP;
     close(pidfd);
+    return error < 0 || info.si_pid == 0 || info.si_code == CLD_EXITED;
 }
 
 /* THREAD any. RETURNS 0, or -errno where no child could be started. */
@@ -125,14 +135,13 @@ static int probe_run(avf_facts *facts)
     facts->memory_shared = private_mark;
     facts->parent_suspended = report->seen;
     sys_sigmask(SIG_SETMASK, &mask, NULL);
-    if (pid > 0)
-        probe_exit(facts, pid, pidfd);
+    int told = pid < 0 || probe_exit(facts, pid, pidfd) || report->seen;
     munmap(report, sizeof *report);
     if (!avf_probe_is_lasting(facts->clone3))
         facts->engine_flags |= AVF_ENGINE_CLONE3;
     if (!(facts->memory_shared && facts->parent_suspended))
         facts->engine_flags |= AVF_REPORT_PIPE;
-    facts->probe_child = pid < 0 ? (int32_t)pid : 0;
+    facts->probe_child = pid < 0 ? (int32_t)pid : told ? 0 : -ECANCELED;
     return facts->probe_child;
 }
 

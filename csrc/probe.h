@@ -14,9 +14,10 @@ int avf_probe_facts(avf_facts *ret_facts);
 int32_t avf_probe_engine(const avf_facts *facts);
 
 /* THREAD worker. What a filter may refuse to the calling thread alone. Whether close_range may work; whether it
- * was wrong the child finds out. And 0 or -errno: whether this thread may signal by pidfd. */
+ * was wrong the child finds out. And 0 or -errno: whether this thread may signal, and wait, by pidfd. */
 int avf_probe_close_range(const avf_facts *facts);
 int avf_probe_pidfd_signal(void);
+int avf_probe_pidfd_wait(void);
 
 /* THREAD any. Whether an error says that the kernel lacks the call, for every thread and for ever. */
 int avf_probe_is_lasting(int error);

@@ -72,12 +72,15 @@ static int reap_recover(int pidfd, struct avf_exit *ret_exit)
 }
 
 /* THREAD any. waitid is forbidden. A readable pidfd says that the child is over; wait4, another system call,
- * may still reap it: by pid, which is the child's until somebody has. RETURNS as avf_reap. */
+ * may still reap it: by pid, which is the child's until somebody has. A dead child can be signalled, one that is
+ * reaped can not. RETURNS as avf_reap. */
 static int reap_without_waitid(int pidfd, int32_t pid, struct avf_exit *ret_exit)
 {
     int status;
     if (!reap_poll(pidfd, 0))
         return 0;
+    if (sys_pidfd_send_signal(pidfd, 0) == -ESRCH)
+        return reap_recover(pidfd, ret_exit);
     long reaped = AVF_SYS4(SYS_wait4, pid, &status, WNOHANG | AVF_WALL, &ret_exit->rusage);
     if (reaped == pid) {
         ret_exit->status = status;
@@ -119,6 +122,13 @@ int avf_signal(int pidfd, int32_t pid, int signal)
         reap_wait(pidfd, &info, WEXITED | WNOHANG | WNOWAIT | AVF_WALL, NULL) == 0)
         error = (int)AVF_SYS4(SYS_kill, pid, signal, 0, 0);
     return error;
+}
+
+/* THREAD worker. See avf_reap_fate. */
+int avf_reap_has_run_exec(int pidfd)
+{
+    siginfo_t info;
+    return reap_wait(pidfd, &info, WEXITED | WNOHANG | WNOWAIT | AVF_WCLONE, NULL) == -ECHILD;
 }
 
 /* THREAD worker. Until exec a child's exit signal is 0, exec makes it SIGCHLD (de_thread in fs/exec.c, before

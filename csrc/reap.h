@@ -24,6 +24,10 @@ enum avf_fate { AVF_FATE_RAN, AVF_FATE_DIED };
  * or -errno where the kernel will not say. */
 int avf_reap_fate(int pidfd, int32_t pid, int failed, int32_t step, int32_t *ret_status);
 
+/* THREAD worker. Whether a child that has made no failure known has run exec, or was reaped by somebody else; never
+ * blocks, and reaps nothing. */
+int avf_reap_has_run_exec(int pidfd);
+
 /* THREAD any. Signals a child through its pidfd. RETURNS 0 or -errno. */
 int avf_signal(int pidfd, int32_t pid, int signal);
 

@@ -21,7 +21,7 @@ static struct avf_seat seats[AVF_SEATS];
 static struct avf_seat *seats_free, *seats_oldest, *seats_newest;
 static struct avf_report *reports; /* MAP_SHARED, one for each seat */
 static uint32_t bound;             /* max(4, 2 * cpus) */
-static _Atomic int kept_from_forks;
+static _Atomic int shared_with_forks;
 
 /* THREAD any, under the lock. */
 int avf_window_open(void)
@@ -31,8 +31,9 @@ int avf_window_open(void)
     void *memory = mmap(NULL, WINDOW_REPORTS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return -ENOMEM;
+    (void)madvise(memory, WINDOW_REPORTS_SIZE, MADV_DONTFORK); /* if not, the handler unmaps it */
     reports = memory;
-    kept_from_forks = 0;
+    shared_with_forks = 0;
     seats_free = seats_oldest = seats_newest = NULL;
     for (int i = 0; i < AVF_SEATS; i++) {
         seats[i] = (struct avf_seat){.report = &reports[i], .next = seats_free};
@@ -101,11 +102,11 @@ void avf_window_leave(struct avf_seat *seat)
 }
 
 /* THREAD worker. */
-void avf_window_keep_from_forks(void)
+void avf_window_share_with_forks(void)
 {
-    if (!kept_from_forks) {
-        kept_from_forks = 1;
-        (void)madvise(reports, WINDOW_REPORTS_SIZE, MADV_DONTFORK); /* if not, the handler unmaps it */
+    if (!shared_with_forks) {
+        shared_with_forks = 1; /* late for whoever clones just now: its child dies, and the spawn fails */
+        (void)madvise(reports, WINDOW_REPORTS_SIZE, MADV_DOFORK);
     }
 }
 

@@ -32,8 +32,8 @@ int avf_window_has_room(void);
 struct avf_seat *avf_window_enter(int64_t now);
 void avf_window_leave(struct avf_seat *seat);
 
-/* THREAD worker. vfork shares memory here, so no process that fork() makes needs the reports. */
-void avf_window_keep_from_forks(void);
+/* THREAD worker. vfork does not share memory here, it is a fork: so let forked processes have the reports. */
+void avf_window_share_with_forks(void);
 
 /* THREAD any, in the child of a fork: it has no window, and no access to the parent's reports. */
 void avf_window_after_fork(void);

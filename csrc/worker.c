@@ -35,6 +35,7 @@
 
 /* Up to this number of a source, unsharing the table in the child copies less than clone would. */
 enum { WORKER_UNSHARE_BELOW = 256 };
+enum { WORKER_ASK_AGAIN_MS = 20 };
 
 /* worker only until posted */
 struct outcome {
@@ -117,13 +118,13 @@ static void worker_close_report_pipe(struct avf_request *r, int end)
 }
 
 /* THREAD worker. Waits for the report. A process that forked without exec, and without our handler, may hold the
- * write end for long: so the pidfd is watched too. */
+ * write end for long: so the pidfd is watched too, and now and then the kernel is asked. */
 static void worker_read_report_pipe(struct avf_request *r)
 {
     struct pollfd wanted[2] = {{.fd = r->report_pipe[0], .events = POLLIN},
                                {.fd = r->pidfd, .events = POLLIN}};
     worker_close_report_pipe(r, 1);
-    while (poll(wanted, 2, -1) < 0 && errno == EINTR)
+    while (poll(wanted, 2, WORKER_ASK_AGAIN_MS) <= 0 && !avf_reap_has_run_exec(r->pidfd))
         ;
 }
 
@@ -185,10 +186,11 @@ static int worker_is_ready(struct avf_request *r, avf_facts *facts, struct outco
         error = avf_probe_pidfd_signal();
     if (error == 0 && avf_probe_is_lasting(facts->pidfd_wait))
         error = -ENOSYS;
+    int wait_error = facts->pidfd_wait < 0 ? facts->pidfd_wait : avf_probe_pidfd_wait();
     if (error < 0)
         outcome_fail(o, AVF_STEP_PROBE, error);
-    else if (facts->pidfd_wait < 0)
-        outcome_fail(o, AVF_STEP_WAIT, facts->pidfd_wait);
+    else if (wait_error < 0)
+        outcome_fail(o, AVF_STEP_WAIT, wait_error);
     else if (r->seat->report->cancel)
         outcome_fail(o, AVF_STEP_NONE, r->seat->report->cancel);
     else
@@ -225,12 +227,12 @@ static void worker_run(struct avf_request *r, struct outcome *o)
     if (!worker_is_ready(r, &facts, o))
         return;
     int32_t engine = avf_probe_engine(&facts);
-    if (!(engine & AVF_REPORT_PIPE))
-        avf_window_keep_from_forks();
+    if (!facts.memory_shared)
+        avf_window_share_with_forks();
     struct avf_child child = {
         .flat = {.sigmask = r->sigmask,
                  .libc_signals = avf_libc_signals(),
-                 .reset_handlers = facts.clear_sighand != 0,
+                 .reset_handlers = avf_probe_is_lasting(facts.clear_sighand),
                  .message_fd = r->files.message_fd,
                  .message_count = r->files.message_count},
         .plan = r->plan,
