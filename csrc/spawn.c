@@ -7,15 +7,39 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "plan.h"
 #include "port.h"
 #include "worker.h"
 
+/* THREAD loop, under the lock. Whether a number of the caller's, closed at the call, has become one of ours: the port
+ * may have been opened for this very call. */
+static int spawn_gives_ours(const struct avf_port *port, const avf_plan *plan)
+{
+    const int ours[3] = {port->epoll_fd, port->event_fd, port->timer_fd};
+    for (int i = 0; i < 3; i++) {
+        for (int j = 0; j < 3; j++)
+            if (plan->stdio[j] == ours[i])
+                return 1;
+        for (uint32_t j = 0; j < plan->fd_count; j++)
+            if (avf_plan_fds(plan)[j] == ours[i])
+                return 1;
+    }
+    return 0;
+}
+
 /* THREAD loop, in the gate. Gives the request a slot in a port. RETURNS 0 or -errno. */
-static int spawn_admit(struct avf_port *port, struct avf_request *request, int *ret_start)
+static int spawn_admit(struct avf_port *port, struct avf_request *request, int *ret_start, int32_t *ret_step)
 {
     struct avf_slot *slot;
     avf_lock();
-    int error = port->closed ? -EBADF : avf_slot_take(&slot);
+    int error = 0;
+    if (port->closed || spawn_gives_ours(port, request->plan)) {
+        *ret_step = port->closed ? AVF_STEP_MEMORY : AVF_STEP_DUP_FDS;
+        error = -EBADF;
+    } else {
+        *ret_step = AVF_STEP_MEMORY;
+        error = avf_slot_take(&slot);
+    }
     if (error == 0) {
         request->slot = slot;
         request->port = slot->port = port;
@@ -66,8 +90,7 @@ int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, int32_t *ret_
     avf_gate_enter();
     int error = avf_request_create(plan, size, &request, ret_step);
     if (error == 0) {
-        *ret_step = AVF_STEP_MEMORY;
-        error = spawn_admit(port, request, &start);
+        error = spawn_admit(port, request, &start, ret_step);
         ticket = error < 0 ? 0 : (int64_t)request->slot->ticket;
     }
     if (error < 0 && request)
