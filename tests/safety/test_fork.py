@@ -280,3 +280,83 @@ def test_a_forked_child_cannot_signal_its_parents_children(loop: str) -> None:
     found = isolated(_use_the_parents_process, loop=loop)
     assert found[-2:] == ["unharmed", "0"]
     assert found[:2] == ["ProcessLookupError"] * 2
+
+
+def _spawn_beside_forks(loop_name: str, directory: str, forks: int, fork: Callable[[], int], found: list[Any]) -> None:
+    """Spawn without a pause in a thread, with given files of each kind and with pipes, while this one forks."""
+    ended = threading.Event()
+    file = os.open(f"{directory}/file", os.O_RDWR | os.O_CREAT)
+
+    async def spawn() -> None:
+        library.foreign_note()  # what the loop and this test have; the port is not open yet
+        noted.set()
+        while not ended.is_set():
+            spawns = [
+                aiovfork.create_subprocess_exec(
+                    "echo", "x", stdin=file if number % 2 else null, stdout=PIPE, pass_fds=[null]
+                )
+                for number in range(3 * BOUND)
+            ]
+            queued = asyncio.ensure_future(aiovfork.create_subprocess_exec("true", stdin=file))
+            await asyncio.sleep(0)
+            queued.cancel()
+            for process in await asyncio.gather(*spawns):
+                output, _ = await process.communicate()
+                found.append(output)
+            await asyncio.wait([queued])
+            if not queued.cancelled():
+                await queued.result().wait()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=LOOP_FACTORIES[loop_name]) as runner:
+            runner.run(spawn())
+
+    null = os.open(os.devnull, os.O_RDWR)
+    library = ctypes.CDLL(compiled_foreign[0])
+    noted = threading.Event()
+    spawner = threading.Thread(target=run)
+    spawner.start()
+    noted.wait()
+    try:
+        for _ in range(forks):
+            found.append(fork())
+    finally:
+        ended.set()
+        spawner.join()
+        os.close(null)
+        os.close(file)
+
+
+compiled_foreign: list[str] = []
+
+
+def _descriptors_of_forks(loop_name: str, directory: str, helper: str, how: str) -> list[Any]:
+    compiled_foreign.append(helper)
+    library = ctypes.CDLL(helper)
+
+    def os_fork() -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            os._exit(library.foreign_found())
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    found: list[Any] = []
+    if how == "os.fork":
+        _spawn_beside_forks(loop_name, directory, 300, os_fork, found)
+    else:
+        _spawn_beside_forks(loop_name, directory, 6, lambda: library.foreign_storm(100), found)
+    outputs = [output for output in found if isinstance(output, bytes)]
+    return [len(outputs) > 0, set(outputs) == {b"x\n"}, sorted({code for code in found if isinstance(code, int)})]
+
+
+@pytest.mark.parametrize("how", ["os.fork", "fork in a C thread"])
+@pytest.mark.parametrize("loop", LOOP_FACTORIES)
+def test_a_forked_child_has_no_descriptor_of_ours(loop: str, how: str, tmp_path: pathlib.Path) -> None:
+    """P11. Hundreds of forks beside starting and cancelled spawns: no pidfd, duplicate, pipe end or message comes along.
+
+    What is between two owners would stay open there: the write end of a stdout pipe makes communicate() wait.
+    """
+    found = isolated(_descriptors_of_forks, loop, str(tmp_path), compiled("foreign"), how, timeout=80)
+    assert found == [True, True, [0]]

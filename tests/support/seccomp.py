@@ -63,6 +63,8 @@ SYSCALLS: Final[dict[str, int]] = {
             "ioctl": 16,
             "getsockopt": 55,
             "poll": 7,
+            "statx": 332,
+            "close": 3,
         },
         "aarch64": {
             "kill": 129,
@@ -70,6 +72,8 @@ SYSCALLS: Final[dict[str, int]] = {
             "sendmsg": 211,
             "recvmsg": 212,
             "socketpair": 199,
+            "statx": 291,
+            "close": 57,
             "clone": 220,
             "execve": 221,
             "kcmp": 272,

@@ -1,0 +1,58 @@
+"""The core without the Python above it: for what no loop does by itself, such as two threads at one port."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+from typing import Any, Final
+
+from aiovfork._binding import PLAN, ffi, lib
+
+_HEADER: Final = PLAN.size
+
+
+def plan(*argv: str, stdin: int | None = None) -> bytes:
+    """Describe a child that has this environment and no standard streams but /dev/null."""
+    strings = [[shutil.which(argv[0]) or argv[0]], list(argv), [f"PATH={os.environ['PATH']}"]]
+    offset, places, body = _HEADER, [], b""
+    for texts in strings:
+        packed = b"".join(text.encode() + b"\0" for text in texts)
+        places += [offset, len(texts)]
+        offset += len(packed)
+        body += packed
+    null = [lib.AVF_STDIO_DEVNULL if stdin is None else stdin, *[lib.AVF_STDIO_DEVNULL] * 2]
+    header = PLAN.pack(
+        offset, lib.AVF_PLAN_VERSION, lib.AVF_PLAN_CLOSE_FDS, 0, *null, 0, 0, *places, 0
+    )
+    return header + body
+
+
+class Port:
+    """A completion port that nobody watches."""
+
+    def __init__(self) -> None:
+        pointer = ffi.new("avf_port **")
+        assert lib.avf_port_open(pointer) == 0
+        self.port: Any = pointer[0]
+        self.batch: Any = lib.avf_port_batch(self.port)
+
+    def spawn(self, *argv: str, stdin: int | None = None) -> int:
+        """Start a child, and return its ticket."""
+        block = plan(*argv, stdin=stdin)
+        ticket: int = lib.avf_spawn(self.port, block, len(block), ffi.new("int32_t *"))
+        assert ticket > 0, os.strerror(-ticket)
+        return ticket
+
+    def records(self, kind: int, number: int) -> list[int]:
+        """Wait until so many records of a kind have come, and return their pids."""
+        pids: list[int] = []
+        while len(pids) < number:
+            select.select([lib.avf_port_fd(self.port)], [], [])
+            lib.avf_port_drain(self.port)
+            for index in range(self.batch.taken, self.batch.filled):
+                event = self.batch.events[index]
+                assert event.kind == kind, (event.kind, event.error, event.step)
+                pids.append(event.pid)
+                self.batch.taken = index + 1
+        return pids
