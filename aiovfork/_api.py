@@ -78,7 +78,7 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
     Cancellation: the child is killed and reaped, then CancelledError propagates.
     """
     options = checked(
-        Options(
+        (
             executable,
             cwd,
             env,
@@ -145,7 +145,7 @@ async def create_subprocess_shell(
     create_subprocess_exec; a command that the shell cannot find is not an error here but returncode 127.
     """
     options = checked(
-        Options(
+        (
             executable,
             cwd,
             env,
@@ -212,7 +212,7 @@ async def subprocess_exec(
         (transport, protocol). Arguments, errors and cancellation are those of create_subprocess_exec.
     """
     options = checked(
-        Options(
+        (
             executable,
             cwd,
             env,
@@ -276,7 +276,7 @@ async def subprocess_shell(
 ) -> tuple[SubprocessTransport, _ProtocolT]:
     """Run a command with /bin/sh -c for a protocol. As loop.subprocess_shell, on the running loop."""
     options = checked(
-        Options(
+        (
             executable,
             cwd,
             env,

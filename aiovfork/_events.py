@@ -14,7 +14,8 @@ from aiovfork._binding import RUSAGE, lib
 
 NO_ENDS: Final = (-1, -1, -1)
 
-_NOT_OURS: Final[int] = lib.AVF_STATUS_RECOVERED | lib.AVF_STATUS_UNKNOWN
+_UNKNOWN: Final[int] = lib.AVF_STATUS_UNKNOWN
+_NOT_OURS: Final[int] = lib.AVF_STATUS_RECOVERED | _UNKNOWN
 
 
 class SpawnInfo(NamedTuple):
@@ -76,7 +77,7 @@ class Exited(NamedTuple):
     @property
     def known(self) -> bool:
         """Whether the status is the child's own: False if somebody else took it and the kernel forgot it."""
-        return not self.flags & lib.AVF_STATUS_UNKNOWN
+        return not self.flags & _UNKNOWN
 
     @property
     def rusage(self) -> resource.struct_rusage | None:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, SupportsFloat, TypeVar
 
 from aiovfork._api import shell_command, spawn
-from aiovfork._options import Command, Env, Options, Stdio, StrOrBytesPath, checked
+from aiovfork._options import Command, Env, Stdio, StrOrBytesPath, checked
 from aiovfork._ports import close_port_of, port_of
 from aiovfork._transport import SubprocessTransport
 from aiovfork._uvloop import new_loop
@@ -69,7 +69,7 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
     ) -> tuple[SubprocessTransport, _ProtocolT]:
         """Start a program for a protocol; see aiovfork.subprocess_exec."""
         options = checked(
-            Options(
+            (
                 executable,
                 cwd,
                 env,
@@ -133,7 +133,7 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
     ) -> tuple[SubprocessTransport, _ProtocolT]:
         """Run a command with /bin/sh -c for a protocol; see aiovfork.subprocess_shell."""
         options = checked(
-            Options(
+            (
                 executable,
                 cwd,
                 env,

@@ -131,15 +131,23 @@ CHECKED: Final = frozenset({"pipesize", "spawn_timeout", "shell"})
 
 _refusable: Final = operator.attrgetter(*(name for name, _, _ in REFUSED))
 _NOTHING_REFUSED: Final = _refusable(Options())
+_WITHOUT_SHELL: Final = Options()
+_IN_SHELL: Final = _WITHOUT_SHELL._replace(shell=True)  # noqa: S604  # an option, not a call
 
 
-def checked(options: Options, *, in_shell: bool) -> Options:
-    """Return options that can be had.
+def checked(given: tuple[Any, ...], *, in_shell: bool) -> Options:
+    """Return the options of a call, given in the order of Options, if they can be had.
+
+    A test holds the callers to that order. They give a plain tuple because it is cheap.
 
     Raises:
         ValueError: An option that cannot be had, or a wrong value of one.
         TypeError: A value of a wrong type.
     """
+    usual = _IN_SHELL if in_shell else _WITHOUT_SHELL
+    if given == usual:
+        return usual  # one for all: there may be thousands of living children
+    options = Options._make(given)
     values = _refusable(options)
     if values != _NOTHING_REFUSED:
         for (_, is_allowed, reason), value in zip(REFUSED, values, strict=True):

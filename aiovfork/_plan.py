@@ -51,7 +51,8 @@ def build(command: Command) -> Plan:
     args, stdin, stdout, stderr, options, _ = command
     argv = strings([os.fsencode(arg) for arg in args])
     executable = os.fsencode(command.program)
-    strings([executable])
+    if b"\0" in executable:
+        raise ValueError("embedded null byte")
     if options.env is None:
         env_block, env_count, path = own_environment()
     else:
@@ -60,7 +61,7 @@ def build(command: Command) -> Plan:
     if stderr == subprocess.STDOUT and stdout is None:
         stderr = _STDOUT  # given, so that it reaches stderr even if it is not inheritable by itself
     pass_fds = _pass_fds(options)
-    fds = array.array("i", [fd for fd in pass_fds if fd > _STDERR]).tobytes()
+    fds = array.array("i", [fd for fd in pass_fds if fd > _STDERR]).tobytes() if pass_fds else b""
     close_fds = options.close_fds or bool(pass_fds)
     steps = _steps(options)
 

@@ -21,6 +21,7 @@ from aiovfork._plan import Plan
 
 _SPAWNED: Final[int] = lib.AVF_SPAWNED
 _FAILED: Final[int] = lib.AVF_FAILED
+_FILLED, _TAKEN = 0, 1
 
 
 class Sink(Protocol):
@@ -56,6 +57,8 @@ class CompletionPort:
         self._sinks: dict[int, Sink] = {}
         self._batch: Any = lib.avf_port_batch(self._port)
         self._view = memoryview(ffi.buffer(self._batch.events))
+        # Of avf_batch: filled, taken. A view is twice as fast as an attribute of cffi.
+        self._counts = memoryview(ffi.buffer(self._batch, ffi.offsetof("avf_batch", "events"))).cast("i")
         self._strays: dict[int, int] = {}
         self._step = ffi.new("int32_t *")
         self._fd: int = lib.avf_port_fd(self._port)
@@ -151,7 +154,7 @@ class CompletionPort:
         An exception may come between any two byte codes: KeyboardInterrupt of a signal handler, MemoryError.
         So the core keeps each record until it is acknowledged here, and a sink may be told twice.
         """
-        port, batch = self._port, self._batch
+        port, counts = self._port, self._counts
         if port is None:
             return
         try:
@@ -159,9 +162,9 @@ class CompletionPort:
             if count < 0:
                 self._report(OSError(-count, os.strerror(-count)))
                 return
-            for index in range(batch.taken, batch.filled):
+            for index in range(counts[_TAKEN], counts[_FILLED]):
                 self._deliver(index * EVENT_SIZE)
-                batch.taken = index + 1
+                counts[_TAKEN] = index + 1
                 if self._strays:
                     close_all(self._strays)
         except BaseException:

@@ -105,8 +105,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._move(Step.SUBMIT)
             # The core copies the plan. Ours ends with this coroutine: thousands of children may live.
             self._ticket = self._port.submit(plan, self)
-            timeout = self._command.spawn_timeout
-            if timeout is not None:
+            if self._command.options.spawn_timeout is not None:
+                timeout = cast("float", self._command.spawn_timeout)
                 timer = self._loop.call_later(timeout, self._port.cancel, self._ticket, -errno.ETIMEDOUT)
             await self._started
             if self._ends:
@@ -218,6 +218,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     def _call(self, callback: Callable[..., None], *args: Any) -> None:
         if self._state in UNCONNECTED:
             self._pending.append((callback, args))
+        elif self._schedule is _call_now:
+            callback(*args)
         else:
             self._schedule(callback, *args)
 
@@ -245,15 +247,19 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._finish_if_drained()
 
     def _tell_exit(self) -> None:
-        if self._schedule is _call_now:
-            if not has_heard_of_exit(self._protocol):
-                self._protocol.process_exited()
-        elif not self._exit_told:
+        if self._exit_told:
+            return
+        if self._schedule is not _call_now:
             self._exit_told = True
             self._protocol.process_exited()
+            return
+        if not has_heard_of_exit(self._protocol):
+            self._protocol.process_exited()
+        self._exit_told = True  # late: to this protocol it can be told again
 
     def _tell_end(self) -> None:
-        self._tell_exit()  # first, if an interrupt has kept it from being scheduled
+        if not self._exit_told:  # an interrupt has kept it from being scheduled
+            self._tell_exit()
         if not self._end_told:
             self._end_told = True
             self._protocol.connection_lost(None)

@@ -72,13 +72,6 @@ CHILD_FN int child_is_target(const avf_plan *plan, int fd)
     return low < plan->fd_count && fds[low] == fd;
 }
 
-/* THREAD child. Whether two numbers of this process are the same open file: kcmp(2). */
-CHILD_FN int child_same_file(int a, int b)
-{
-    long self = AVF_SYS4(SYS_getpid, 0, 0, 0, 0);
-    return AVF_SYS6(SYS_kcmp, self, self, AVF_KCMP_FILE, a, b, 0) == 0;
-}
-
 /* THREAD child. Moves a source off the numbers that are targets, so that placing one cannot
  * overwrite another; the number left behind is overwritten or closed with the rest. */
 CHILD_FN int child_lift(const struct avf_child *c, int step, int fd)
@@ -153,7 +146,7 @@ CHILD_FN int child_place_fds(const struct avf_child *c)
     for (uint32_t i = 0; i < count; i++) {
         long result = sys_dup3(placed[3 + i], targets[i], 0);
         /* A number above a limit that was lowered since (RLIMIT_NOFILE) can be kept, but not made. */
-        if (result == -EBADF && child_same_file(placed[3 + i], targets[i]))
+        if (result == -EBADF && sys_same_file(placed[3 + i], targets[i]))
             result = sys_fcntl(targets[i], F_SETFD, 0);
         child_check(c, AVF_STEP_PASS_FDS, result);
     }
@@ -174,8 +167,7 @@ CHILD_FN void child_unshare_fds(const struct avf_child *c)
     child_check(c, AVF_STEP_UNSHARE_FDS, sys_close_range(c->unshare_from, ~0U, AVF_CLOSE_RANGE_UNSHARE));
     long self = AVF_SYS4(SYS_getpid, 0, 0, 0, 0);
     for (int i = 0; i < 3; i++)
-        if (c->same_as[i] >= 0 &&
-            AVF_SYS6(SYS_kcmp, c->parent_pid, self, AVF_KCMP_FILE, c->same_as[i], i, 0) != 0)
+        if (c->same_as[i] >= 0 && sys_kcmp_file(c->parent_pid, self, c->same_as[i], i) != 0)
             child_fail(c, AVF_STEP_UNSHARE_FDS, -ESTALE);
 }
 

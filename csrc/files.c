@@ -3,14 +3,13 @@
  * What: a child must get the files that its caller's numbers were at the call, whatever happens to the numbers
  *     while the request waits. There are two ways to hold a file, since each alone would do harm:
  *     - A duplicate in this process' table. It costs a number, so requests with the same open file share it
- *       (kcmp(2) tells, exactly). But to close any descriptor of a file drops all record locks that the
+ *       (the kernel tells, exactly: F_DUPFD_QUERY, kcmp(2)). But to close any descriptor of a file drops all record locks that the
  *       process holds on it (fcntl(2)): so not for files that programs lock.
- *     - A message in flight (SCM_RIGHTS, unix(7)) on a socket of its own: holds references, but no numbers, and
- *       to discard it closes nothing in this table. The child receives it into its own table. For regular
- *       files, directories and devices, but terminals, pipes, sockets and memory devices.
- *     The kernel limits the files in flight, and each message costs a socket: so when many requests wait, or
- *     where a filter forbids it, such a file is duplicated after all. That duplicate is not closed while this
- *     process has a record lock on the file; only a lock that is taken while it is being closed can be lost.
+ *     - A message in flight (messages.c): holds references, but no numbers, and to discard it closes nothing in this
+ *       table. For regular files, directories and devices, but terminals, pipes, sockets and memory devices.
+ *     The kernel limits the files in flight: so when many requests wait, or where a filter forbids it, such a file
+ *     is duplicated after all. That duplicate is not closed while this process has a record lock on the file; only a
+ *     lock that is taken while it is being closed can be lost.
  * Where: held on the loop's thread, released by whoever is done with the request.
  * Invariants: an idle process holds none.
  * Deliberately absent: a guess whether two numbers are the same file. Where kcmp is refused (CONFIG_KCMP,
@@ -37,7 +36,9 @@ enum { MAJOR_MEMORY = 1, MAJOR_TTY_AUX = 5, MAJOR_PTS_FIRST = 136, MAJOR_PTS_LAS
 
 /* guarded by lock */
 static struct avf_file *live, *spare; /* in use, newest first; records for reuse */
-static uint32_t messages;
+
+/* Requests that hold duplicates; guarded by lock. */
+static uint32_t holders;
 
 /* Duplicates that wait for the end of a record lock: closed, or shared again, by a later request. */
 static _Atomic uint32_t kept;
@@ -117,16 +118,34 @@ static int file_retire(struct avf_file *file)
     return fd;
 }
 
+/* THREAD any, under the lock. A duplicate of a standard stream that waits for the next request. It does not linger. */
+static int file_is_idle(const struct avf_file *file)
+{
+    return file->references == 0 && file->inherited && !file->kept;
+}
+
+/* THREAD any, under the lock. */
+static void files_close_idle(void)
+{
+    for (struct avf_file *file = live, *next; file; file = next) {
+        next = file->next;
+        if (file_is_idle(file))
+            close(file_retire(file));
+    }
+}
+
 /* THREAD loop, under the lock. The live duplicate of the open file that this number is now, or NULL. */
 static struct avf_file *file_find(int number)
 {
     int looked = 0;
-    for (struct avf_file *file = live; file && looked < FILES_LOOKED_AT; file = file->next, looked++) {
+    for (struct avf_file *file = live, *next; file && looked < FILES_LOOKED_AT; file = next, looked++) {
+        next = file->next;
         if (file->number != number)
             continue;
-        pid_t self = getpid();
-        if (sys_kcmp_file(self, self, number, file->fd) == 0)
+        if (sys_same_file(number, file->fd))
             return file;
+        if (file_is_idle(file)) /* the stream has become another one */
+            close(file_retire(file));
     }
     return NULL;
 }
@@ -142,20 +161,28 @@ static struct avf_file *file_record(void)
     return file ? file : malloc(sizeof *file);
 }
 
+/* THREAD loop, under the lock. */
+static void files_share(struct avf_files *files, struct avf_file *file)
+{
+    file->references++;
+    holders += files->shared_count == 0;
+    files->shared[files->shared_count++] = file;
+}
+
 /* THREAD loop, in the gate. */
 static int files_duplicate(struct avf_files *files, int fd, int lockable, int32_t *ret_source)
 {
     struct avf_file *file = file_record();
     if (!file)
         return -ENOMEM;
-    *file = (struct avf_file){.references = 1, .lockable = (uint8_t)lockable, .number = fd};
+    *file = (struct avf_file){.lockable = (uint8_t)lockable, .number = fd};
     file->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     int error = file->fd < 0 ? -errno : 0;
     *ret_source = file->fd;
     avf_lock();
     if (error == 0) {
         file_list(file);
-        files->shared[files->shared_count++] = file;
+        files_share(files, file);
     } else {
         file->next = spare;
         spare = file;
@@ -174,49 +201,29 @@ int avf_files_hold(struct avf_files *files, int fd, int32_t *numbers, int32_t *r
         }
     avf_lock();
     struct avf_file *file = file_find(fd);
-    uint32_t in_flight = messages;
     if (file) {
-        file->references++;
-        files->shared[files->shared_count++] = file;
+        files_share(files, file);
         *ret_source = file->fd;
     }
     avf_unlock();
     if (file)
         return 0;
     int lockable = file_is_lockable(fd);
-    if (!lockable || in_flight >= FILES_MESSAGES || files->message_count >= AVF_MESSAGE_FILES)
+    if (!lockable || files->message_count >= AVF_MESSAGE_FILES ||
+        (files->message_count == 0 && !avf_messages_have_room()))
         return files_duplicate(files, fd, lockable, ret_source);
     *ret_source = AVF_SOURCE_RECEIVED - (int32_t)files->message_count;
     numbers[files->message_count++] = fd;
     return 0;
 }
 
-/* THREAD loop, in the gate. RETURNS the socket that the message waits in, or -errno. */
-static int message_send(const int32_t *numbers, uint32_t count)
+/* THREAD loop, in the gate. */
+int avf_files_hold_inherited(struct avf_files *files, int fd, int32_t *numbers, int32_t *ret_source)
 {
-    int pair[2];
-    struct iovec data = {"", 1};
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(AVF_MESSAGE_FILES * sizeof(int))];
-    } control;
-    size_t size = count * sizeof(int);
-    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control};
-    message.msg_controllen = CMSG_SPACE(size);
-    memset(&control, 0, CMSG_SPACE(size));
-    control.header.cmsg_level = SOL_SOCKET;
-    control.header.cmsg_type = SCM_RIGHTS;
-    control.header.cmsg_len = CMSG_LEN(size);
-    memcpy(CMSG_DATA(&control.header), numbers, size);
-    if (recvmsg(-1, &message, 0) < 0 && errno != EBADF) /* a filter, which the child would meet */
-        return -errno;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-        return -errno;
-    int error = sendmsg(pair[1], &message, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 ? 0 : -errno;
-    close(pair[1]); /* the message stays readable at the other end */
-    if (error == 0)
-        return avf_fd_above_stdio(pair[0]);
-    close(pair[0]);
+    uint32_t count = files->shared_count;
+    int error = avf_files_hold(files, fd, numbers, ret_source);
+    if (error == 0 && files->shared_count > count)
+        files->shared[count]->inherited = 1;
     return error;
 }
 
@@ -225,12 +232,8 @@ int avf_files_send(struct avf_files *files, const int32_t *numbers, int32_t *sou
 {
     if (files->message_count == 0)
         return 0;
-    int fd = message_send(numbers, files->message_count);
-    if (fd >= 0) {
-        avf_lock();
-        messages++;
-        avf_unlock();
-        files->message_fd = fd;
+    if (avf_message_send(numbers, files->message_count, &files->wire) == 0) {
+        files->message_fd = files->wire->out;
         return 0;
     }
     files->message_count = 0;
@@ -247,7 +250,7 @@ int avf_files_send(struct avf_files *files, const int32_t *numbers, int32_t *sou
 /* THREAD any. */
 int avf_files_may_block(const struct avf_files *files)
 {
-    int may_block = files->message_fd >= 0;
+    int may_block = files->wire != NULL;
     avf_lock();
     for (uint32_t i = 0; i < files->shared_count && !may_block; i++)
         may_block = files->shared[i]->references == 1 &&
@@ -267,17 +270,19 @@ void avf_files_release(struct avf_files *files)
             file->references--;
         else if (file->lockable || file_lingers(file->fd))
             files->shared[late++] = file;
+        else if (file->inherited && holders > 1)
+            file->references = 0; /* idle */
         else
             close(file_retire(file));
     }
+    if (files->shared_count && --holders == 0)
+        files_close_idle();
     files->shared_count = late;
-    int message_fd = files->message_fd;
-    files->message_fd = -1;
-    if (message_fd >= 0)
-        messages--;
+    struct avf_wire *wire = files->wire;
+    files->wire = NULL;
     avf_unlock();
-    if (message_fd >= 0)
-        close(message_fd);
+    if (wire)
+        avf_message_discard(wire);
 }
 
 /* THREAD worker|reaper. Lets go of one reference. Neither in the gate nor under the lock: fork(), and everybody, would
@@ -330,11 +335,19 @@ void avf_files_close_late(struct avf_files *files)
         file_close_late(file);
 }
 
-/* THREAD any, in the child of a fork. The messages are closed with their requests. */
+/* THREAD any, in the child of a fork. */
+void avf_files_forget(struct avf_files *files)
+{
+    files->shared_count = 0;
+    files->wire = NULL;
+}
+
+/* THREAD any, in the child of a fork. */
 void avf_files_after_fork(void)
 {
     while (live)
         close(file_retire(live));
-    messages = 0;
+    avf_messages_after_fork();
+    holders = 0;
     kept = 0;
 }

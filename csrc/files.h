@@ -2,31 +2,36 @@
 #ifndef AVF_FILES_H
 #define AVF_FILES_H
 
-#include "child.h"
-#include "state.h"
+#include "messages.h"
 
 /* One duplicate, for all requests that wait with the same open file. guarded by lock */
 struct avf_file {
     struct avf_file *previous, *next;
     uint32_t references;
     int32_t fd;
-    int32_t number;   /* of the caller's, that it was made of */
-    uint8_t lockable; /* its close may drop record locks of this process */
-    uint8_t kept;     /* it was not closed, for there was such a lock */
-    uint64_t looked;  /* when that was last looked at, see files.c */
+    int32_t number;    /* of the caller's, that it was made of */
+    uint8_t lockable;  /* its close may drop record locks of this process */
+    uint8_t kept;      /* it was not closed, for there was such a lock */
+    uint8_t inherited; /* a standard stream of the caller's: likely to be wanted again */
+    uint64_t looked;   /* when that was last looked at, see files.c */
 };
 
 /* What one request holds. */
 struct avf_files {
-    struct avf_file **shared;   /* room for every given number */
-    uint32_t shared_count;      /* guarded by lock */
-    uint32_t message_count;     /* files in the message */
-    _Atomic int32_t message_fd; /* the socket that the message waits in, or -1 */
+    struct avf_file **shared; /* room for every given number */
+    uint32_t shared_count;    /* guarded by lock */
+    uint32_t message_count;   /* files in the message */
+    struct avf_wire *wire;    /* that holds the message, or NULL; guarded by lock */
+    int32_t message_fd;       /* its end for the child, or -1; immutable after submit */
 };
 
 /* THREAD loop, in the gate. Holds the open file behind a number of the caller's; RETURNS 0 or -errno. ret_source
  * is as the child wants it (AVF_SOURCE_*). `numbers` has room for AVF_MESSAGE_FILES. */
 int avf_files_hold(struct avf_files *files, int fd, int32_t *numbers, int32_t *ret_source);
+
+/* THREAD loop, in the gate. The same for a standard stream of the caller's own. Its duplicate waits for the next
+ * request as long as there is any other: in a burst of spawns three are made, not three for each. */
+int avf_files_hold_inherited(struct avf_files *files, int fd, int32_t *numbers, int32_t *ret_source);
 
 /* THREAD loop, in the gate. After the last avf_files_hold: sends the message. Where that cannot be had, the
  * `count` sources that name a file in it become duplicates. RETURNS 0 or -errno. */
@@ -41,7 +46,8 @@ int avf_files_may_block(const struct avf_files *files);
 void avf_files_release(struct avf_files *files);
 void avf_files_close_late(struct avf_files *files);
 
-/* THREAD any, in the child of a fork. */
+/* THREAD any, in the child of a fork. What the files of any request hold, avf_files_after_fork closes. */
+void avf_files_forget(struct avf_files *files);
 void avf_files_after_fork(void);
 
 #endif

@@ -11,19 +11,22 @@
 #include "port.h"
 #include "worker.h"
 
+/* THREAD loop, under the lock. */
+static int spawn_is_ours(const struct avf_port *port, int fd)
+{
+    return fd == port->epoll_fd || fd == port->event_fd || fd == port->timer_fd || avf_messages_own(fd);
+}
+
 /* THREAD loop, under the lock. Whether a number of the caller's, closed at the call, has become one of ours: the port
  * may have been opened for this very call. */
 static int spawn_gives_ours(const struct avf_port *port, const avf_plan *plan)
 {
-    const int ours[3] = {port->epoll_fd, port->event_fd, port->timer_fd};
-    for (int i = 0; i < 3; i++) {
-        for (int j = 0; j < 3; j++)
-            if (plan->stdio[j] == ours[i])
-                return 1;
-        for (uint32_t j = 0; j < plan->fd_count; j++)
-            if (avf_plan_fds(plan)[j] == ours[i])
-                return 1;
-    }
+    for (int i = 0; i < 3; i++)
+        if (plan->stdio[i] >= 0 && spawn_is_ours(port, plan->stdio[i]))
+            return 1;
+    for (uint32_t i = 0; i < plan->fd_count; i++)
+        if (spawn_is_ours(port, avf_plan_fds(plan)[i]))
+            return 1;
     return 0;
 }
 

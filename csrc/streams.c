@@ -52,7 +52,7 @@ int avf_streams_hold(const avf_plan *plan, struct avf_files *files, int32_t *num
         if (kind >= 0)
             error = avf_files_hold(files, kind, numbers, &ret_sources[i]);
         else if (kind == AVF_STDIO_INHERIT && stream_is_inheritable(i))
-            error = avf_files_hold(files, i, numbers, &ret_sources[i]);
+            error = avf_files_hold_inherited(files, i, numbers, &ret_sources[i]);
     }
     return error;
 }

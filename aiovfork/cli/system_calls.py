@@ -44,13 +44,19 @@ SYSTEM_CALLS = (
     ),
     SystemCall(
         "kcmp",
-        "tells whether two descriptors are one open file, so that many spawns share a duplicate",
+        "tells whether two descriptors are one open file (fcntl does since Linux 6.10), so that spawns share "
+        "a duplicate",
         "each spawn has duplicates of its own",
     ),
     SystemCall(
         "close_range",
         "CLOSE_RANGE_UNSHARE: gives the child its own table of descriptors (asyncio only closes with it)",
         "the table is copied, and /proc/self/fd tells what to close",
+    ),
+    SystemCall(
+        "statx",
+        "tells regular files from pipes, sockets and terminals",
+        "every given file counts as a regular one",
     ),
     SystemCall(
         "sendmsg",
@@ -60,7 +66,7 @@ SYSTEM_CALLS = (
     SystemCall(
         "recvmsg",
         "takes these files out, in the child",
-        "a child that is given a regular file cannot be started",
+        "they are duplicated",
     ),
     SystemCall(
         "getsockopt",

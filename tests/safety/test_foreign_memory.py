@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import errno
@@ -13,6 +14,7 @@ from typing import Any, Final
 import pytest
 
 import aiovfork
+from aiovfork._ports import port_of
 from tests.support.backends import LOOP_FACTORIES
 from tests.support.isolated import isolated
 from tests.support.native import compiled
@@ -125,7 +127,7 @@ FORKS: Final[dict[str, Callable[[str, int, int], int]]] = {"os.fork": _os_fork, 
 
 async def _forked(library: str, fork: str, spawns_before: int) -> list[Any]:
     """Fork, before or after spawns; return what the forked process has mapped, and what a spawn beside it says."""
-    port = aiovfork._port.port_of(aiovfork._port.asyncio.get_running_loop())
+    port = port_of(asyncio.get_running_loop())
     for _ in range(spawns_before):
         await (await aiovfork.create_subprocess_exec("true")).wait()
     mine = len(_shared_and_writable("self"))

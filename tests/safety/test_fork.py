@@ -282,7 +282,9 @@ def test_a_forked_child_cannot_signal_its_parents_children(loop: str) -> None:
     assert found[:2] == ["ProcessLookupError"] * 2
 
 
-def _spawn_beside_forks(loop_name: str, directory: str, forks: int, fork: Callable[[], int], found: list[Any]) -> None:
+def _spawn_beside_forks(
+    loop_name: str, directory: str, forks: int, fork: Callable[[], int], found: list[Any]
+) -> None:
     """Spawn without a pause in a thread, with given files of each kind and with pipes, while this one forks."""
     ended = threading.Event()
     file = os.open(f"{directory}/file", os.O_RDWR | os.O_CREAT)
@@ -318,8 +320,7 @@ def _spawn_beside_forks(loop_name: str, directory: str, forks: int, fork: Callab
     spawner.start()
     noted.wait()
     try:
-        for _ in range(forks):
-            found.append(fork())
+        found.extend(fork() for _ in range(forks))
     finally:
         ended.set()
         spawner.join()
@@ -348,7 +349,11 @@ def _descriptors_of_forks(loop_name: str, directory: str, helper: str, how: str)
     else:
         _spawn_beside_forks(loop_name, directory, 6, lambda: library.foreign_storm(100), found)
     outputs = [output for output in found if isinstance(output, bytes)]
-    return [len(outputs) > 0, set(outputs) == {b"x\n"}, sorted({code for code in found if isinstance(code, int)})]
+    return [
+        len(outputs) > 0,
+        set(outputs) == {b"x\n"},
+        sorted({code for code in found if isinstance(code, int)}),
+    ]
 
 
 @pytest.mark.parametrize("how", ["os.fork", "fork in a C thread"])

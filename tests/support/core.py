@@ -22,9 +22,7 @@ def plan(*argv: str, stdin: int | None = None) -> bytes:
         offset += len(packed)
         body += packed
     null = [lib.AVF_STDIO_DEVNULL if stdin is None else stdin, *[lib.AVF_STDIO_DEVNULL] * 2]
-    header = PLAN.pack(
-        offset, lib.AVF_PLAN_VERSION, lib.AVF_PLAN_CLOSE_FDS, 0, *null, 0, 0, *places, 0
-    )
+    header = PLAN.pack(offset, lib.AVF_PLAN_VERSION, lib.AVF_PLAN_CLOSE_FDS, 0, *null, 0, 0, *places, 0)
     return header + body
 
 
