@@ -47,7 +47,9 @@ async def _under_a_limit(children: int) -> list[Any]:
     """Have living children, and all that comes with them, in little more than what the interpreter takes."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, ((_size() + 200) << 20, hard))
-    processes = [await aiovfork.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE) for _ in range(children)]
+    processes = [
+        await aiovfork.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE) for _ in range(children)
+    ]
     failure = None
     try:
         await aiovfork.create_subprocess_exec("/no/such/program")

@@ -111,7 +111,9 @@ def test_waitid_is_refused_later(loop: str) -> None:
 def test_every_wait_is_refused_later(loop: str) -> None:
     """P5. Where nobody may wait at all, wait() returns all the same, and says that the code is not known."""
     calls = {"waitid": "EPERM", "wait4": "EPERM"}
-    found = isolated(_refused_while_children_live, calls, loop=loop, check_leaks=False)  # nobody can reap them
+    found = isolated(
+        _refused_while_children_live, calls, loop=loop, check_leaks=False
+    )  # nobody can reap them
     assert found == [[255, 255, 255], [False, False, False], [errno.EPERM, "wait"]]
 
 
@@ -131,11 +133,8 @@ def _threads_named(name: str) -> int:
     return found
 
 
-async def _living(number: int) -> list[int]:
-    loop = asyncio.get_running_loop()
-    processes = [await aiovfork.create_subprocess_exec("cat", stdin=PIPE) for _ in range(number)]
-    loop.__dict__.setdefault("kept", processes) if hasattr(loop, "__dict__") else None
-    return [process.pid for process in processes]
+async def _living(number: int) -> list[aiovfork.Process]:
+    return [await aiovfork.create_subprocess_exec("cat", stdin=PIPE) for _ in range(number)]
 
 
 def _close_without_a_thread(uid: int, loop_name: str) -> list[Any]:
@@ -144,7 +143,7 @@ def _close_without_a_thread(uid: int, loop_name: str) -> list[Any]:
     os.setresuid(uid, uid, uid)
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     loop = LOOP_FACTORIES[loop_name]()
-    pids = loop.run_until_complete(_living(20))
+    kept = loop.run_until_complete(_living(20))
     lib = _binding.lib
     assert lib.avf_park(0) == 1  # parked workers would be places for threads
     while _threads_named("aiovfork"):
@@ -154,9 +153,10 @@ def _close_without_a_thread(uid: int, loop_name: str) -> list[Any]:
         warnings.simplefilter("ignore")
         aiovfork._port.close_port_of(loop)
         loop.close()
-    for pid in pids:  # dead, by the hand of close; some of them are reaped
+    for process in kept:  # dead, by the hand of close; some of them are reaped
         with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    kept.clear()
     zombies, reapers = _zombies(), _threads_named("aiovfork-reaper")
     resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
     with asyncio.Runner(loop_factory=LOOP_FACTORIES[loop_name]) as runner:
@@ -177,11 +177,12 @@ def test_no_thread_for_the_reaper(loop: str) -> None:
 
 def _many_orphans(loop_name: str) -> list[int]:
     loop = LOOP_FACTORIES[loop_name]()
-    loop.run_until_complete(_living(150))
+    kept = loop.run_until_complete(_living(150))
     most = 0
     aiovfork._port.close_port_of(loop)
     while _zombies():
         most = max(most, _threads_named("aiovfork-reaper"))
+    kept.clear()
     loop.close()
     return [most]
 
@@ -198,6 +199,7 @@ def _nonblocking(loop_name: str) -> list[Any]:
     async def spawn() -> list[aiovfork.Process]:
         processes = [await aiovfork.create_subprocess_exec("cat", stdin=PIPE) for _ in range(3)]
         for process in processes:
+            assert process.pidfd is not None
             flags = fcntl.fcntl(process.pidfd, fcntl.F_GETFL)
             fcntl.fcntl(process.pidfd, fcntl.F_SETFL, flags | os.O_NONBLOCK)
         assert processes[0].stdin is not None

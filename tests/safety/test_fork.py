@@ -283,7 +283,7 @@ def test_a_forked_child_cannot_signal_its_parents_children(loop: str) -> None:
 
 
 def _spawn_beside_forks(
-    loop_name: str, directory: str, forks: int, fork: Callable[[], int], found: list[Any]
+    library: Any, loop_name: str, directory: str, forks: int, fork: Callable[[], int], found: list[Any]
 ) -> None:
     """Spawn without a pause in a thread, with given files of each kind and with pipes, while this one forks."""
     ended = threading.Event()
@@ -314,13 +314,12 @@ def _spawn_beside_forks(
             runner.run(spawn())
 
     null = os.open(os.devnull, os.O_RDWR)
-    library = ctypes.CDLL(compiled_foreign[0])
     noted = threading.Event()
     spawner = threading.Thread(target=run)
     spawner.start()
     noted.wait()
     try:
-        found.extend(fork() for _ in range(forks))
+        found += [fork() for _ in range(forks)]
     finally:
         ended.set()
         spawner.join()
@@ -328,11 +327,7 @@ def _spawn_beside_forks(
         os.close(file)
 
 
-compiled_foreign: list[str] = []
-
-
 def _descriptors_of_forks(loop_name: str, directory: str, helper: str, how: str) -> list[Any]:
-    compiled_foreign.append(helper)
     library = ctypes.CDLL(helper)
 
     def os_fork() -> int:
@@ -345,9 +340,9 @@ def _descriptors_of_forks(loop_name: str, directory: str, helper: str, how: str)
 
     found: list[Any] = []
     if how == "os.fork":
-        _spawn_beside_forks(loop_name, directory, 300, os_fork, found)
+        _spawn_beside_forks(library, loop_name, directory, 300, os_fork, found)
     else:
-        _spawn_beside_forks(loop_name, directory, 6, lambda: library.foreign_storm(100), found)
+        _spawn_beside_forks(library, loop_name, directory, 6, lambda: library.foreign_storm(100), found)
     outputs = [output for output in found if isinstance(output, bytes)]
     return [
         len(outputs) > 0,

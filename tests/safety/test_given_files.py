@@ -87,9 +87,10 @@ async def _lock_beside_spawns(directory: str) -> dict[str, list[bool]]:
             options = _options(locked.file, how)
             await reaped(asyncio.ensure_future(aiovfork.create_subprocess_exec("true", **options)))
             found[how] = [locked.is_locked]
-            for argv, more in ((["/no/such/program"], {}), (["true"], {"cwd": "/no/such/directory"})):
-                with pytest.raises(FileNotFoundError):
-                    await aiovfork.create_subprocess_exec(*argv, **options, **more)
+            with pytest.raises(FileNotFoundError):
+                await aiovfork.create_subprocess_exec("/no/such/program", **options)
+            with pytest.raises(FileNotFoundError):
+                await aiovfork.create_subprocess_exec("true", **options, cwd="/no/such/directory")
             found[how].append(locked.is_locked)
     with Locked(pathlib.Path(directory) / "inherited") as locked, _standard_output(locked.file.fileno()):
         await reaped(asyncio.ensure_future(aiovfork.create_subprocess_exec("true")))
@@ -319,7 +320,7 @@ async def _give_a_dead_file(directory: str, how: str) -> list[Any]:
             return [f"no mount: {exc}"]
         fd = os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         options = {"pass_fds": [fd]} if how == "pass_fds" else {"stdin": fd}
-        process = await aiovfork.create_subprocess_exec("true", **options, stdout=DEVNULL)  # type: ignore[arg-type]
+        process = await aiovfork.create_subprocess_exec("true", **options, stdout=DEVNULL)
         code = await process.wait()
         asked = mount.asked.is_set()
         os.close(fd)

@@ -45,7 +45,7 @@ def _drain_beside_close(attempts: int, children: int) -> list[int]:
             for ticket in tickets:
                 lib.avf_dispose(ticket)
 
-        _at_once(end, lambda port=port: lib.avf_port_drain(port.port))
+        _at_once(end, port.drain)
         lib.avf_port_free(port.port)
     return [aiovfork.stats().alive]
 

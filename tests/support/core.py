@@ -42,12 +42,17 @@ class Port:
         assert ticket > 0, os.strerror(-ticket)
         return ticket
 
+    def drain(self) -> int:
+        """Drain once, and return how many records wait in the batch."""
+        number: int = lib.avf_port_drain(self.port)
+        return number
+
     def records(self, kind: int, number: int) -> list[int]:
         """Wait until so many records of a kind have come, and return their pids."""
         pids: list[int] = []
         while len(pids) < number:
             select.select([lib.avf_port_fd(self.port)], [], [])
-            lib.avf_port_drain(self.port)
+            self.drain()
             for index in range(self.batch.taken, self.batch.filled):
                 event = self.batch.events[index]
                 assert event.kind == kind, (event.kind, event.error, event.step)
