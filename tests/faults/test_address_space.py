@@ -11,6 +11,7 @@ import pytest
 import aiovfork
 from aiovfork import PIPE, _binding
 from tests.support.backends import LOOP_FACTORIES
+from tests.support.errors import stdlib_type
 from tests.support.isolated import isolated
 
 
@@ -54,7 +55,7 @@ async def _under_a_limit(children: int) -> list[Any]:
     try:
         await aiovfork.create_subprocess_exec("/no/such/program")
     except OSError as exc:
-        failure = type(exc).__name__
+        failure = stdlib_type(exc).__name__
     codes = set()
     for process in processes:
         await process.communicate(b"")

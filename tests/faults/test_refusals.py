@@ -151,7 +151,7 @@ def _close_without_a_thread(uid: int, loop_name: str) -> list[Any]:
     resource.setrlimit(resource.RLIMIT_NPROC, (1, hard))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        aiovfork._port.close_port_of(loop)
+        aiovfork._ports.close_port_of(loop)
         loop.close()
     for process in kept:  # dead, by the hand of close; some of them are reaped
         with contextlib.suppress(ChildProcessError):
@@ -179,7 +179,7 @@ def _many_orphans(loop_name: str) -> list[int]:
     loop = LOOP_FACTORIES[loop_name]()
     kept = loop.run_until_complete(_living(150))
     most = 0
-    aiovfork._port.close_port_of(loop)
+    aiovfork._ports.close_port_of(loop)
     while _zombies():
         most = max(most, _threads_named("aiovfork-reaper"))
     kept.clear()
@@ -211,7 +211,7 @@ def _nonblocking(loop_name: str) -> list[Any]:
     codes: list[int] = []
     loop = LOOP_FACTORIES[loop_name]()
     kept = loop.run_until_complete(spawn())
-    aiovfork._port.close_port_of(loop)
+    aiovfork._ports.close_port_of(loop)
     kept.clear()
     loop.close()
     while _zombies():  # the third one is the reaper's
