@@ -332,22 +332,6 @@ def test_a_report_by_pipe_beside_a_fork_without_handlers(loop: str, tmp_path: pa
     assert found == [-9, "pipe"]
 
 
-async def _in_a_new_pid_namespace() -> list[Any]:
-    libc: Any = ctypes.CDLL(None, use_errno=True)
-    before = await _attempt()
-    if libc.unshare(0x20000000) < 0:  # CLONE_NEWPID
-        return ["cannot unshare"]
-    return [before[0], await _attempt()]
-
-
-def test_a_thread_that_may_have_no_threads() -> None:
-    """P4. After unshare(CLONE_NEWPID) the kernel makes no thread for the caller: EINVAL, at the step that it is about."""
-    found = isolated(_in_a_new_pid_namespace, loop="asyncio")
-    if found == ["cannot unshare"]:
-        pytest.skip("needs CAP_SYS_ADMIN")
-    assert found == [0, [errno.EINVAL, "thread"]]
-
-
 async def _above_the_limit(directory: str, many: bool) -> list[Any]:
     fd = os.open(f"{directory}/file", os.O_RDWR | os.O_CREAT)
     null = os.open(os.devnull, os.O_RDWR)
