@@ -139,8 +139,6 @@ void avf_port_close(avf_port *port)
         ending_end_posted(port);
         ending_give_up_children(port);
         avf_port_close_fds(port);
-        if (!avf_state.ports)
-            avf_messages_close_idle();
     }
     avf_unlock();
     avf_gate_leave();

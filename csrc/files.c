@@ -165,7 +165,8 @@ static struct avf_file *file_record(void)
 static void files_share(struct avf_files *files, struct avf_file *file)
 {
     file->references++;
-    holders += files->shared_count == 0;
+    holders += !files->is_holder;
+    files->is_holder = 1;
     files->shared[files->shared_count++] = file;
 }
 
@@ -232,8 +233,8 @@ int avf_files_send(struct avf_files *files, const int32_t *numbers, int32_t *sou
 {
     if (files->message_count == 0)
         return 0;
-    if (avf_message_send(numbers, files->message_count, &files->wire) == 0) {
-        files->message_fd = files->wire->out;
+    if (avf_message_send(numbers, files->message_count, &files->message) == 0) {
+        files->message_fd = files->message.out;
         return 0;
     }
     files->message_count = 0;
@@ -250,7 +251,7 @@ int avf_files_send(struct avf_files *files, const int32_t *numbers, int32_t *sou
 /* THREAD any. */
 int avf_files_may_block(const struct avf_files *files)
 {
-    int may_block = files->wire != NULL;
+    int may_block = files->message_fd >= 0;
     avf_lock();
     for (uint32_t i = 0; i < files->shared_count && !may_block; i++)
         may_block = files->shared[i]->references == 1 &&
@@ -270,19 +271,19 @@ void avf_files_release(struct avf_files *files)
             file->references--;
         else if (file->lockable || file_lingers(file->fd))
             files->shared[late++] = file;
-        else if (file->inherited && holders > 1)
+        else if (file->inherited && holders > files->is_holder)
             file->references = 0; /* idle */
         else
             close(file_retire(file));
     }
-    if (files->shared_count && --holders == 0)
+    holders -= files->is_holder;
+    files->is_holder = 0;
+    if (holders == 0)
         files_close_idle();
     files->shared_count = late;
-    struct avf_wire *wire = files->wire;
-    files->wire = NULL;
     avf_unlock();
-    if (wire)
-        avf_message_discard(wire);
+    if (files->message.in >= 0)
+        avf_message_discard(&files->message);
 }
 
 /* THREAD worker|reaper. Lets go of one reference. Neither in the gate nor under the lock: fork(), and everybody, would
@@ -336,10 +337,9 @@ void avf_files_close_late(struct avf_files *files)
 }
 
 /* THREAD any, in the child of a fork. */
-void avf_files_forget(struct avf_files *files)
+void avf_files_forget_shared(struct avf_files *files)
 {
     files->shared_count = 0;
-    files->wire = NULL;
 }
 
 /* THREAD any, in the child of a fork. */

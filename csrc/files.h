@@ -19,10 +19,12 @@ struct avf_file {
 /* What one request holds. */
 struct avf_files {
     struct avf_file **shared; /* room for every given number */
-    uint32_t shared_count;    /* guarded by lock */
     uint32_t message_count;   /* files in the message */
-    struct avf_wire *wire;    /* that holds the message, or NULL; guarded by lock */
-    int32_t message_fd;       /* its end for the child, or -1; immutable after submit */
+    int32_t message_fd;       /* the child's end of it, or -1; immutable after submit */
+    /* guarded by lock */
+    uint32_t shared_count;
+    uint8_t is_holder; /* it counts among those that hold duplicates */
+    struct avf_message message;
 };
 
 /* THREAD loop, in the gate. Holds the open file behind a number of the caller's; RETURNS 0 or -errno. ret_source
@@ -46,8 +48,9 @@ int avf_files_may_block(const struct avf_files *files);
 void avf_files_release(struct avf_files *files);
 void avf_files_close_late(struct avf_files *files);
 
-/* THREAD any, in the child of a fork. What the files of any request hold, avf_files_after_fork closes. */
-void avf_files_forget(struct avf_files *files);
+/* THREAD any, in the child of a fork. The duplicates are closed once, by avf_files_after_fork, and not with each
+ * request that shares them. */
+void avf_files_forget_shared(struct avf_files *files);
 void avf_files_after_fork(void);
 
 #endif

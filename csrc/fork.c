@@ -47,7 +47,7 @@ static void fork_empty_slot(struct avf_slot *slot)
     struct avf_request *request = slot->request;
     if (request) {
         fork_close_pidfd(request);
-        avf_files_forget(&request->files);
+        avf_files_forget_shared(&request->files);
         avf_request_close(request);
         avf_request_retire(request);
     }

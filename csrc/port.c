@@ -65,7 +65,6 @@ int32_t avf_port_open(avf_port **ret_port)
         if (port->next)
             port->next->previous = port;
         avf_state.ports = port;
-        avf_messages_prepare();
     } else {
         avf_port_close_fds(port);
     }

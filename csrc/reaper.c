@@ -181,7 +181,7 @@ void avf_reaper_after_fork(void)
 {
     for (struct avf_request *request = discarded; request;) {
         struct avf_request *next = request->next;
-        avf_files_forget(&request->files);
+        avf_files_forget_shared(&request->files);
         avf_request_close(request);
         avf_request_retire(request);
         request = next;

@@ -51,7 +51,7 @@ static struct avf_request *request_allocate(const void *plan, const avf_plan *he
         .envp = argv + header->argv_count + 1,
         .source = (int32_t *)(copy + plan_size),
         .scratch = (int32_t *)(copy + plan_size) + sources,
-        .files = {.shared = shared, .message_fd = -1},
+        .files = {.shared = shared, .message = {-1, -1}, .message_fd = -1},
         .pipes = {.child_end = {-1, -1, -1}, .parent_end = {-1, -1, -1}},
         .report_pipe = {-1, -1},
         .pidfd = -1,

@@ -14,7 +14,7 @@
 /* THREAD loop, under the lock. */
 static int spawn_is_ours(const struct avf_port *port, int fd)
 {
-    return fd == port->epoll_fd || fd == port->event_fd || fd == port->timer_fd || avf_messages_own(fd);
+    return fd == port->epoll_fd || fd == port->event_fd || fd == port->timer_fd;
 }
 
 /* THREAD loop, under the lock. Whether a number of the caller's, closed at the call, has become one of ours: the port

@@ -36,7 +36,9 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|collections|contextlib|os|pathlib|resource|subprocess|typing|types)\..*"),
     (r"py:exc", r"\w+Error"),
     # Aliases and variables of types, which only signatures name.
-    (r"py:class", r"_ProtocolT|StrOrBytesPath|Stdio|Env"),
+    (r"py:class", r"(aiovfork\._\w+\.)?_ProtocolT|StrOrBytesPath|Stdio|Env"),
+    # asyncio's Process, with types for its private attributes.
+    (r"py:class", r"aiovfork\._compat\.AsyncioProcess"),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]
