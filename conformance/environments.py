@@ -1,40 +1,56 @@
-"""What runs need on disk, made once and kept: peers' sdists, a wheel of this tree, virtual environments.
+"""What runs need on disk: interpreters, peers' sdists, a wheel of this tree, virtual environments.
 
-Everything is named after what it was made from, in one folder. pip fetches, as its user has set it up.
+sdists and environments are made once and kept, named after what they were made from. pip fetches, as its user
+has set it up.
 """
 
-import fcntl
+import glob
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from conformance import pins
-from conformance.pythons import Python
+from conformance.suites import SDISTS, Suite
 
 _ROOT: Final = Path(__file__).parent.parent
-# What a wheel is made of.
-_SOURCES: Final = (
-    "LICENSE",
-    "README.md",
-    "aiovfork",
-    "csrc",
-    "meson.build",
-    "pyproject.toml",
-    "tools/symbol_gate.py",
-)
 _COMPLETE: Final = ".complete"
-_INSTALLED_WHEEL: Final = ".wheel"
-_TIMEOUT: Final = 600.0
+_HAS_TESTS: Final = "import test.test_asyncio"
 
 
 class PreparationError(Exception):
     """Something that runs need could not be had."""
+
+
+def find(version: str) -> str | None:
+    """Return a CPython of this version that is installed here; one that has its tests, if there is one.
+
+    What is first on PATH may be a shim that runs no such version. pyenv's own are looked for as well.
+    """
+    on_path = [shutil.which(f"python{version}", path=folder) for folder in os.get_exec_path()]
+    pyenv = os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv"))
+    candidates = [
+        *filter(None, on_path),
+        *glob.glob(f"{pyenv}/versions/{version}.*/bin/python"),
+        sys.executable,
+    ]
+    check = f"import sys, venv; assert sys.version.startswith({version + '.'!r})"
+    found = [path for path in candidates if _works(path, check)]
+    return next(filter(has_tests, found), found[0] if found else None)
+
+
+def has_tests(python: str) -> bool:
+    """Whether CPython's own tests are installed; Debian leaves them out."""
+    return _works(python, _HAS_TESTS)
+
+
+def _works(python: str, code: str) -> bool:
+    return subprocess.run([python, "-P", "-c", code], capture_output=True, check=False).returncode == 0
 
 
 class Store:
@@ -44,47 +60,28 @@ class Store:
         self.folder = folder.absolute()
         self._say = say
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other runs out of the folder; wait for one that is there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._say(f"waiting for another run in {self.folder}")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
     def sdist(self, name: str) -> Path:
         """Return the folder of a peer's unpacked sdist."""
-        release = f"{name}-{pins.SDISTS[name]}"
-        return self.made(f"sdists/{release}", lambda folder: _fetch_sdist(name, folder)) / release
+        release = f"{name}-{SDISTS[name]}"
+        return self._made(f"sdists/{release}", partial(_fetch_sdist, name)) / release
 
-    def wheel(self, oldest: Python) -> Path:
+    def wheel(self, oldest: str) -> Path:
         """Return a wheel of this tree, built with the oldest interpreter, so that all can import it."""
-        key = _digest(oldest.path, oldest.release, *_contents_of_sources())
-        folder = self.made(f"wheels/{key}", lambda folder: _build_wheel(oldest, folder))
+        folder = self.folder / "wheel"
+        shutil.rmtree(folder, ignore_errors=True)
+        _pip("wheel", "--no-deps", f"--wheel-dir={folder}", str(_ROOT), python=oldest)
         return next(folder.glob("*.whl"))
 
-    def environment(self, python: Python, requirements: Sequence[str], wheel: Path) -> Path:
-        """Return the interpreter of a virtual environment that has these, and this wheel."""
-        key = _digest(python.path, python.release, *requirements)
-        folder = self.made(
-            f"environments/{python.version}-{key}",
-            lambda folder: _make_environment(python, [*requirements, str(wheel)], folder),
-        )
+    def environment(self, version: str, python: str, suite: Suite, wheel: Path) -> Path:
+        """Return the interpreter of a virtual environment that has what a suite needs, and this wheel."""
+        key = hashlib.sha256(repr((os.path.realpath(python), suite.requirements)).encode()).hexdigest()[:12]
+        folder = self._made(f"environments/{version}-{key}", partial(_make_environment, python, suite))
         interpreter = folder / "bin" / "python"
-        installed = folder / _INSTALLED_WHEEL
-        wheel_key = _digest(wheel.read_bytes())
-        if not installed.exists() or installed.read_text() != wheel_key:
-            installed.unlink(missing_ok=True)
-            _pip("install", "--force-reinstall", "--no-deps", str(wheel), python=interpreter)
-            _pip("install", str(wheel), python=interpreter)  # what it has come to depend on since
-            installed.write_text(wheel_key)
+        _pip("install", "--force-reinstall", "--no-deps", str(wheel), python=str(interpreter))
+        _pip("install", str(wheel), python=str(interpreter))  # what it depends on
         return interpreter
 
-    def made(self, name: str, make: Callable[[Path], None]) -> Path:
+    def _made(self, name: str, make: Callable[[Path], None]) -> Path:
         """Return the folder of this name, made if it is not there or was left unfinished."""
         folder = self.folder / name
         if not (folder / _COMPLETE).exists():
@@ -97,55 +94,27 @@ class Store:
 
 
 def _fetch_sdist(name: str, folder: Path) -> None:
-    requirement = f"{name}=={pins.SDISTS[name]}"
-    _pip("download", "--no-deps", f"--no-binary={name}", f"--dest={folder}", requirement)
+    _pip("download", "--no-deps", f"--no-binary={name}", f"--dest={folder}", f"{name}=={SDISTS[name]}")
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
 
 
-def _build_wheel(oldest: Python, folder: Path) -> None:
-    for other in folder.parent.iterdir():
-        if other != folder:
-            shutil.rmtree(other)
-    # A copy, so that nothing is written into the tree, nor read from it but this.
-    source = folder / "source"
-    for name in _SOURCES:
-        origin, copy = _ROOT / name, source / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if origin.is_dir():
-            shutil.copytree(origin, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(origin, copy)
-    _pip("wheel", "--no-deps", f"--wheel-dir={folder}", str(source), python=Path(oldest.path))
+def _make_environment(python: str, suite: Suite, folder: Path) -> None:
+    _call(python, "-m", "venv", "--without-pip", str(folder))
+    _pip("install", *suite.requirements, python=str(folder / "bin" / "python"))
 
 
-def _make_environment(python: Python, requirements: Sequence[str], folder: Path) -> None:
-    _call(python.path, "-m", "venv", "--without-pip", str(folder))
-    _pip("install", *requirements, python=folder / "bin" / "python")
-
-
-def _contents_of_sources() -> Iterator[str | bytes]:
-    for name in _SOURCES:
-        origin = _ROOT / name
-        for file in sorted(origin.rglob("*")) if origin.is_dir() else [origin]:
-            if file.is_file() and "__pycache__" not in file.parts:
-                yield str(file.relative_to(_ROOT))
-                yield file.read_bytes()
-
-
-def _digest(*parts: str | bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(b"%d:" % len(data))
-        digest.update(data)
-    return digest.hexdigest()[:12]
-
-
-def _pip(*arguments: str, python: Path | None = None) -> None:
-    where = [] if python is None else ["--python", str(python)]
-    _call(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *where, *arguments)
+def _pip(*arguments: str, python: str = sys.executable) -> None:
+    _call(
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+        f"--python={python}",
+        *arguments,
+    )
 
 
 def _call(*command: str) -> None:
@@ -154,12 +123,13 @@ def _call(*command: str) -> None:
     Raises:
         PreparationError: It failed; the message has its output.
     """
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, check=False, timeout=_TIMEOUT,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise PreparationError(str(exc)) from exc
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
-        raise PreparationError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout.strip()}")
+        raise PreparationError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}")

@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 import uvloop
 
 import aiovfork
 
-LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
-
-FACTORIES: Final[dict[str, LoopFactory]] = {
+FACTORIES: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
     "asyncio": asyncio.SelectorEventLoop,
     "uvloop": uvloop.new_event_loop,
     "aiovfork": aiovfork.new_event_loop,

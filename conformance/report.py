@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from conformance import loops
-from conformance.exemptions import KINDS, Exemption
-from conformance.pins import SDISTS
-from conformance.suites import BY_NAME
+from conformance.exemptions import Exemption
+from conformance.suites import SDISTS, SUITES
 from conformance.verdict import COUNTS, Row, Verdict
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "reference" / "conformance.md"
@@ -19,7 +18,7 @@ def show(verdict: Verdict, say: Callable[[str], None]) -> None:
     for row in verdict.rows:
         for line in _failures(row):
             say(line)
-    say(table(verdict))
+    say(_results(verdict))
     for title, lines in (("worth a word", verdict.notes), ("wrong", verdict.problems)):
         for line in lines:
             say(f"{title}: {line}")
@@ -38,13 +37,13 @@ def _failures(row: Row) -> Iterator[str]:
             yield "\n".join([*last, f"all of it: {run.log}"])
 
 
-def table(verdict: Verdict) -> str:
+def _results(verdict: Verdict) -> str:
     """The counts."""
     return _table(["suite", "Python", "loop", "run", *COUNTS], 3, map(_cells, verdict.rows))
 
 
 def _cells(row: Row) -> list[str]:
-    suite = BY_NAME.get(row.run.suite)
+    suite = SUITES.get(row.run.suite)
     title = suite.title if suite else row.run.suite
     if suite and suite.sdist:
         title += f" ({SDISTS[suite.sdist]})"
@@ -56,18 +55,10 @@ def _cells(row: Row) -> list[str]:
 
 def filled_in(page: str, exemptions: Iterable[Exemption], verdict: Verdict | None = None) -> str:
     """Put the lists, and the table if there is a verdict, between the page's markers for them."""
-    lists = [
-        [
-            line.kind,
-            line.suite,
-            f"`{line.test}`",
-            "both" if line.loop == "*" else loops.TITLES[line.loop],
-            line.reason,
-        ]
-        for line in sorted(exemptions, key=lambda line: KINDS.index(line.kind))
-    ]
+    titles = {"*": "both", **loops.TITLES}
+    lists = [[line.kind, line.suite, f"`{line.test}`", titles[line.loop], line.reason] for line in exemptions]
     page = _replaced(page, "lists", _table(["list", "suite", "test", "loop", "reason"], 5, lists))
-    return page if verdict is None else _replaced(page, "results", table(verdict))
+    return page if verdict is None else _replaced(page, "results", _results(verdict))
 
 
 def _table(head: list[str], texts: int, rows: Iterable[list[str]]) -> str:

@@ -8,16 +8,15 @@ import select
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from conformance.suites import Suite
 
 Outcome: TypeAlias = Literal["passed", "failed", "skipped"]
 _TIMEOUT: Final = 240.0
-# Of a suite that has come to its end, whatever its tests did; 5 is pytest's if there is none.
+# pytest's of a suite that has come to its end: all passed, some failed, there is none.
 _EXIT_STATUSES: Final = (0, 1, 5)
 # What would change what tests see, or how a runner behaves, from outside.
 _NOT_INHERITED: Final = ("PYTHON", "PYTEST", "VIRTUAL_ENV")
@@ -29,7 +28,6 @@ class Result:
 
     outcome: Outcome
     detail: str = ""
-    seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,90 +46,74 @@ class Run:
     log: Path | None = None
 
     @property
-    def failed(self) -> set[str]:
-        """The tests that failed."""
-        return {test for test, result in self.tests.items() if result.outcome == "failed"}
-
-    @property
     def name(self) -> str:
         """What it is called in messages."""
         return f"{self.suite} on {self.loop}, Python {self.python}"
 
-
-class Runner:
-    """Runs suites, from any number of threads, until it is stopped."""
-
-    def __init__(self, timeout: float = _TIMEOUT) -> None:
-        self._timeout = timeout
-        self._lock = threading.Lock()
-        self._under_way: set[int] = set()  # pidfds
-        self._stopped = False
-
-    def stop(self) -> None:
-        """End what runs, and start nothing more."""
-        with self._lock:
-            self._stopped = True
-            for pidfd in self._under_way:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-
-    def execute(
-        self, suite: Suite, python: str, loop: str, interpreter: Path, cwd: Path, folder: Path
-    ) -> Run:
-        """Run a suite. Its output and records go into the folder, which is emptied before.
-
-        Nothing is raised for what goes wrong in there: that is the Run's trouble.
-        """
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        records, log = folder / "records.jsonl", folder / "output.txt"
-        command = suite.command(interpreter, loop, records, folder / "scratch")
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)
-        }
-        environment.update(suite.environment)
-        start = time.monotonic()
-        with log.open("wb") as output:
-            status = self._call(command, cwd, environment, output)
-        run = Run(suite.name, python, loop, seconds=time.monotonic() - start, log=log)
-        run = _with_records(run, records)
-        if run.trouble is None and status in _EXIT_STATUSES:
-            return run
-        how = f"exit status {status}" if status is not None else f"ended after {self._timeout:.0f} s"
-        return dataclasses.replace(run, trouble=f"{how}; {run.trouble or 'all tests had run'}")
-
-    def _call(self, command: list[str], cwd: Path, environment: dict[str, str], output: Any) -> int | None:
-        """Return the exit status, or None after the timeout."""
-        with subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process:
-            pidfd = os.pidfd_open(process.pid)
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            with self._lock:
-                self._under_way.add(pidfd)
-                if self._stopped:
-                    process.kill()
-            try:
-                ended = bool(poll.poll(self._timeout * 1000))
-            finally:
-                with self._lock:
-                    self._under_way.remove(pidfd)
-                os.close(pidfd)
-                # With the children in its group. It is not reaped yet: the number is still its own.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-            status = process.wait()
-            return status if ended else None
+    def repeated(self, again: "Run") -> "Run":
+        """Return this run with what a repetition says of the tests that had failed, or not run."""
+        kept = {test: result for test, result in self.tests.items() if result.outcome != "failed"}
+        tests = {**again.tests, **kept}
+        repaired = [test for test in self.tests.keys() - kept if tests[test].outcome != "failed"]
+        return dataclasses.replace(again, tests=tests, repaired=(*self.repaired, *sorted(repaired)))
 
 
-def _with_records(run: Run, records: Path) -> Run:
-    """Add what the records say, and why they are not complete, if they are not."""
+def execute(
+    suite: Suite,
+    python: str,
+    loop: str,
+    interpreter: Path,
+    cwd: Path,
+    folder: Path,
+    stop: int,
+    timeout: float = _TIMEOUT,
+) -> Run:
+    """Run a suite.
+
+    Nothing is raised for what goes wrong in there: that is the Run's trouble.
+
+    Args:
+        suite: The suite.
+        python: The version of Python.
+        loop: The name of the loop.
+        interpreter: Who runs it.
+        cwd: Where.
+        folder: Gets the output and the records, and is emptied before.
+        stop: A descriptor; the run is ended when it is readable.
+        timeout: The run is ended after so many seconds.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    records, log = folder / "records.jsonl", folder / "output.txt"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+    if not suite.plugins:
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    start = time.monotonic()
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            suite.command(interpreter, loop, records, folder / "scratch"), cwd=cwd, env=environment,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        ) as process,
+    ):  # fmt: skip
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            ready = select.select([pidfd, stop], [], [], timeout)[0]
+        finally:
+            os.close(pidfd)
+            # With the children in its group. It is not reaped yet: the number is still its own.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    how = f"exit status {process.returncode}" if ready else f"ended after {timeout:.0f} s"
+    tests, spawned, trouble = _read(records)
+    if trouble is not None or not ready or process.returncode not in _EXIT_STATUSES:
+        trouble = f"{how}; {trouble or 'all tests had run'}"
+    seconds = time.monotonic() - start
+    return Run(suite.name, python, loop, tests, trouble, spawned=spawned, seconds=seconds, log=log)
+
+
+def _read(records: Path) -> tuple[dict[str, Result], int | None, str | None]:
+    """Return the results, the number of children, and why the records are not complete, if they are not."""
     tests: dict[str, Result] = {}
     under_way: str | None = None
     for line in records.read_text().splitlines() if records.exists() else []:
@@ -140,21 +122,13 @@ def _with_records(run: Run, records: Path) -> Run:
         except ValueError:  # the last line of one that was killed
             break
         if event["event"] == "done":
-            return dataclasses.replace(run, tests=tests, spawned=event["spawned"])
+            return tests, event["spawned"], None
         if event["event"] == "start":
             under_way = event["test"]
         else:
             under_way = None
-            _add(tests, event["test"], Result(event["outcome"], event["detail"], event["seconds"]))
-    trouble = "it has not come to its end" if tests else "it has not come to its first test"
+            tests[event["test"]] = Result(event["outcome"], event["detail"])
     if under_way is not None:
-        trouble = f"it ended in {under_way}"
-        _add(tests, under_way, Result("failed", "the process ended in it"))
-    return dataclasses.replace(run, tests=tests, trouble=trouble)
-
-
-def _add(tests: dict[str, Result], test: str, result: Result) -> None:
-    """Add a result; of two by one name the worse counts."""
-    order: list[Outcome] = ["failed", "skipped", "passed"]
-    if test not in tests or order.index(result.outcome) < order.index(tests[test].outcome):
-        tests[test] = result
+        tests[under_way] = Result("failed", "the process ended in it")
+        return tests, None, f"it ended in {under_way}"
+    return tests, None, "it has not come to its end" if tests else "it has not come to its first test"

@@ -1,36 +1,40 @@
-"""CPython's tests of subprocesses, those of the interpreter that runs this, as classes for one loop."""
+"""CPython's tests of subprocesses; its others test asyncio's own parts."""
 
-import importlib
-import unittest
 from typing import Any
 
 from test import support  # type: ignore[import-not-found]  # nobody has types for it
-from test.test_asyncio import utils  # type: ignore[import-not-found]  # likewise
+from test.test_asyncio import test_events, test_subprocess, utils  # type: ignore[import-not-found]  # likewise
 
+from conformance.inside import plugin
 from conformance.loops import FACTORIES
 
 
-def cases(loop: str, module: str, mixin: str) -> list[type[unittest.TestCase]]:
-    """Return the class that runs the tests of a mixin; the others there test asyncio's own parts."""
-    body = getattr(importlib.import_module(f"test.test_asyncio.{module}"), mixin)
+class OnTheLoop(utils.TestCase):  # type: ignore[misc]  # likewise
+    """Gives the tests of a mixin their loop. It has none itself."""
 
-    def set_up(self: Any) -> None:
-        utils.TestCase.setUp(self)
-        self.loop = FACTORIES[loop]()
+    def setUp(self) -> None:  # noqa: D102  # the name is unittest's
+        super().setUp()
+        self.loop: Any = FACTORIES[plugin.chosen]()
         # With cleanup, TestCase looks for an executor that only asyncio's own loops have.
         self.set_event_loop(self.loop, cleanup=False)
         self.addCleanup(self.loop.close)
 
-    def tear_down(self: Any) -> None:
+    def tearDown(self) -> None:  # noqa: D102  # likewise
         # As EventLoopTestsMixin: what closing a transport has scheduled.
         if not self.loop.is_closed():
             utils.run_briefly(self.loop)
         self.doCleanups()
         support.gc_collect()
-        utils.TestCase.tearDown(self)
+        super().tearDown()
         # A thread or child is left. TestCase only warns; CPython's own CI fails then.
         altered, support.environment_altered = support.environment_altered, False
         if altered:
             self.fail("the environment was altered, see the output")
 
-    return [type(mixin, (body, utils.TestCase), {"setUp": set_up, "tearDown": tear_down})]
+
+class SubprocessMixin(test_subprocess.SubprocessMixin, OnTheLoop):  # type: ignore[misc]  # likewise
+    """Those of test_subprocess."""
+
+
+class SubprocessTestsMixin(test_events.SubprocessTestsMixin, OnTheLoop):  # type: ignore[misc]  # likewise
+    """Those of test_events."""

@@ -4,77 +4,78 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 import textwrap
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import psutil
 import pytest
 
-from conformance import exemptions, report
+from conformance import environments, exemptions, report, session
 from conformance.environments import PreparationError, Store
-from conformance.exemptions import Exemption, ExemptionError, Kind
-from conformance.pythons import Python, find
-from conformance.runs import Outcome, Result, Run, Runner
-from conformance.session import Choice, Session
-from conformance.suites import BY_NAME, PytestSuite, Suite, UnittestSuite
+from conformance.exemptions import Exemption, Kind
+from conformance.runs import Outcome, Result, Run, execute
+from conformance.suites import SUITES, Suite
 from conformance.verdict import judge
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+FAKE = Suite("fake", "fake", ("-p", "anyio", "test_fake.py"))
 HEAD = """
 import asyncio
+import atexit
 import os
 import signal
 import subprocess
 import unittest
 
+import anyio
+import pytest
+
+from conformance.inside import plugin
 from conformance.loops import FACTORIES
 
 
-class Base(unittest.TestCase):
-    def setUp(self):
-        self.loop = FACTORIES[LOOP]()
-        self.addCleanup(self.loop.close)
-
-    def exit_status(self, command):
-        async def body():
-            return await (await asyncio.create_subprocess_shell(command)).wait()
-
-        return self.loop.run_until_complete(body())
+async def exit_status(command):
+    return (await anyio.run_process(command, check=False)).returncode
 
 
-def cases(loop):
-    global LOOP
-    LOOP = loop
-    return [Fake]
+def on_the_loop(command):
+    with asyncio.Runner(loop_factory=FACTORIES[plugin.chosen]) as runner:
+        return runner.run(exit_status(command))
+
 """
 
 
-def suite_of(folder: Path, source: str, name: str = "fake") -> Suite:
-    """A suite of unittest's whose class Fake has this source."""
-    (folder / "fake_adapter.py").write_text(HEAD + textwrap.dedent(source))
-    return UnittestSuite(name, name, ("fake_adapter",), environment=(("PYTHONPATH", str(folder)),))
+def run_suite(folder: Path, source: str, loop: str = "aiovfork", timeout: float = 60) -> Run:
+    """Run a suite with this source for real, on the interpreter that runs the tests."""
+    write_suite(folder, source)
+    with never() as stop:
+        return execute(FAKE, VERSION, loop, Path(sys.executable), folder, folder / "run", stop, timeout)
 
 
-def pytest_suite_of(folder: Path, *options: str) -> Suite:
-    """A suite of pytest: test_fake.py in this folder."""
+def write_suite(folder: Path, source: str) -> None:
+    """Make the files of a suite."""
     (folder / "pytest.ini").touch()  # else the settings of a folder above would count
-    alone = (("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),)
-    return PytestSuite("fake", "fake", (*options, "test_fake.py"), environment=alone)
+    (folder / "test_fake.py").write_text(HEAD + textwrap.dedent(source))
+    (folder / "conftest.py").write_text(
+        "import pytest\n@pytest.fixture(params=['asyncio', 'trio'])\ndef anyio_backend(request):\n    return request.param"
+    )
 
 
-def run_suite(folder: Path, suite: Suite, loop: str = "aiovfork", timeout: float = 60) -> Run:
-    """Run a suite for real, on the interpreter that runs the tests."""
-    where = (Path(sys.executable), folder, folder / "run")
-    return Runner(timeout).execute(suite, VERSION, loop, *where)
+@contextlib.contextmanager
+def never() -> Iterator[int]:
+    """A descriptor that is never readable."""
+    fd = os.eventfd(0)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def outcomes(run: Run) -> dict[str, Outcome]:
     """How each test ended."""
-    return {test: result.outcome for test, result in run.tests.items()}
+    return {test.removeprefix("test_fake.py::"): result.outcome for test, result in run.tests.items()}
 
 
 def made(
@@ -92,229 +93,131 @@ def listed(kind: Kind, test: str, loop: str = "*") -> Exemption:
 
 # ---- one run ----
 
+ENDS = """
+    class Fake(unittest.TestCase):
+        def test_passes(self):
+            assert on_the_loop("exit 7") == 7
 
-def test_a_suite_of_unittest_is_read(tmp_path: Path) -> None:
-    """Each way in which a test of unittest's can end is written down as what it is, with its reason."""
-    suite = suite_of(
-        tmp_path,
-        """
-        class Fake(Base):
-            def test_passes(self):
-                self.assertEqual(self.exit_status("exit 7"), 7)
+        def test_fails(self):
+            self.assertEqual(7, 0)
 
-            def test_fails(self):
-                self.assertEqual(self.exit_status("exit 7"), 0)
+        @unittest.skip("not today")
+        def test_skipped(self):
+            pass
 
-            def test_raises(self):
-                raise ZeroDivisionError
+        @unittest.expectedFailure
+        def test_expected_to_fail(self):
+            self.fail()
 
-            @unittest.skip("not today")
-            def test_skipped(self):
-                pass
+        @unittest.expectedFailure
+        def test_passes_unexpectedly(self):
+            pass
 
-            @unittest.expectedFailure
-            def test_expected_to_fail(self):
-                self.fail()
+        def test_part_fails(self):
+            for number in range(2):
+                with self.subTest(number=number):
+                    self.assertEqual(number, 0)
 
-            @unittest.expectedFailure
-            def test_passes_unexpectedly(self):
-                pass
+        def test_cleanup_fails(self):
+            self.addCleanup(self.fail, "afterwards")
 
-            def test_part_fails(self):
-                for number in range(2):
-                    with self.subTest(number=number):
-                        self.assertEqual(number, 0)
+    @pytest.fixture
+    def broken():
+        yield
+        raise ZeroDivisionError
 
-            def test_cleanup_fails(self):
-                self.addCleanup(self.fail, "afterwards")
-        """,
-    )
-    run = run_suite(tmp_path, suite)
+    @pytest.mark.anyio
+    async def test_of_anyio():
+        assert type(asyncio.get_running_loop()).__module__ == "aiovfork._loops"
+        assert await exit_status("exit 7") == 7
+
+    @pytest.mark.parametrize("status", [0, 1])
+    def test_depends(status):
+        assert status == 0
+
+    def test_breaks_afterwards(broken):
+        pass
+
+    def test_environment():
+        assert "from outside" not in os.environ.values()
+"""
+
+
+def test_each_way_in_which_a_test_can_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written down as what it is, on the loop that was asked for, whatever the caller's variables say."""
+    for variable in ("PYTEST_ADDOPTS", "PYTHONASYNCIODEBUG", "PYTHONPATH"):
+        monkeypatch.setenv(variable, "from outside")
+    run = run_suite(tmp_path, ENDS, "aiovfork-uvloop")
     assert run.trouble is None
     assert outcomes(run) == {
-        "Fake.test_passes": "passed",
-        "Fake.test_fails": "failed",
-        "Fake.test_raises": "failed",
-        "Fake.test_skipped": "skipped",
-        "Fake.test_expected_to_fail": "skipped",
-        "Fake.test_passes_unexpectedly": "failed",
-        "Fake.test_part_fails": "failed",
-        "Fake.test_cleanup_fails": "failed",
+        "Fake::test_passes": "passed",
+        "Fake::test_fails": "failed",
+        "Fake::test_skipped": "skipped",
+        "Fake::test_expected_to_fail": "skipped",
+        "Fake::test_passes_unexpectedly": "failed",
+        "Fake::test_part_fails": "failed",
+        "Fake::test_cleanup_fails": "failed",
+        "test_of_anyio": "passed",
+        "test_depends[0]": "passed",
+        "test_depends[1]": "failed",
+        "test_breaks_afterwards": "failed",
+        "test_environment": "passed",
     }
-    assert "7 != 0" in run.tests["Fake.test_fails"].detail
-    assert "afterwards" in run.tests["Fake.test_cleanup_fails"].detail
-    assert run.tests["Fake.test_skipped"].detail == "not today"
+    assert "7 != 0" in run.tests["test_fake.py::Fake::test_fails"].detail
+    assert "teardown: " in run.tests["test_fake.py::test_breaks_afterwards"].detail
     assert run.spawned == 2
 
 
-def test_a_suite_of_pytest_is_read_and_gets_its_loop(tmp_path: Path) -> None:
-    """A suite that takes its loop from anyio's plugin gets ours; phases of a test count as one."""
-    (tmp_path / "conftest.py").write_text(
-        textwrap.dedent(
-            """
-            import pytest
+DIES = """
+    def test_1():
+        pass
 
-            @pytest.fixture(params=["asyncio", "trio"])
-            def anyio_backend(request):
-                return request.param
-
-            @pytest.fixture
-            def broken():
-                yield
-                raise ZeroDivisionError
-            """
-        )
-    )
-    (tmp_path / "test_fake.py").write_text(
-        textwrap.dedent(
-            """
-            import asyncio
-            import anyio
-            import pytest
-
-            pytestmark = pytest.mark.anyio
-
-            async def test_passes():
-                assert type(asyncio.get_running_loop()).__module__ == "aiovfork._loops"
-                assert (await anyio.run_process("exit 7", check=False)).returncode == 7
-
-            @pytest.mark.parametrize("status", [0, 1])
-            async def test_depends(status):
-                assert (await anyio.run_process(f"exit {status}", check=False)).returncode == 0
-
-            async def test_breaks_afterwards(broken):
-                pass
-
-            async def test_skipped():
-                pytest.skip("not today")
-
-            @pytest.mark.xfail
-            async def test_expected_to_fail():
-                assert False
-            """
-        )
-    )
-    suite = pytest_suite_of(tmp_path, "-p", "anyio")
-    run = run_suite(tmp_path, suite, "aiovfork-uvloop")
-    assert run.trouble is None
-    assert outcomes(run) == {
-        "test_fake.py::test_passes": "passed",
-        "test_fake.py::test_depends[0]": "passed",
-        "test_fake.py::test_depends[1]": "failed",
-        "test_fake.py::test_breaks_afterwards": "failed",
-        "test_fake.py::test_skipped": "skipped",
-        "test_fake.py::test_expected_to_fail": "skipped",
-    }
-    assert "teardown: " in run.tests["test_fake.py::test_breaks_afterwards"].detail
-    assert run.tests["test_fake.py::test_skipped"].detail == "Skipped: not today"
-    assert run.spawned == 3
-
-
-def test_a_module_that_cannot_be_collected_is_a_failure(tmp_path: Path) -> None:
-    """A file that pytest cannot import fails by its name."""
-    (tmp_path / "test_fake.py").write_text("import no_such_module")
-    run = run_suite(tmp_path, pytest_suite_of(tmp_path))
-    assert "no_such_module" in run.tests["test_fake.py"].detail
-    assert any("failed: test_fake.py" in problem for problem in judge([run], [], ()).problems)
-
-
-CRASH = """
-class Fake(Base):
-    def test_1(self):
-        self.assertEqual(self.exit_status("true"), 0)
-
-    def test_2(self):
+    def test_2():
         os.kill(os.getpid(), signal.SIGKILL)
 """
-CRASH_AT_EXIT = """
-import atexit
+DIES_AT_THE_EXIT = """
+    atexit.register(os.kill, os.getpid(), signal.SIGKILL)
 
-atexit.register(os.kill, os.getpid(), signal.SIGKILL)
-
-class Fake(Base):
-    def test_1(self):
-        self.assertEqual(self.exit_status("true"), 0)
+    def test_1():
+        on_the_loop("true")
+"""
+HANGS = """
+    def test_1():
+        subprocess.Popen(["sleep", "1000"])
+        os.read(os.pipe()[0], 1)
 """
 
 
 @pytest.mark.parametrize(
-    ("source", "tests", "trouble"),
+    ("source", "ended", "trouble"),
     [
-        (CRASH, {"1": "passed", "2": "failed"}, "exit status -9; it ended in Fake.test_2"),
-        (CRASH_AT_EXIT, {"1": "passed"}, "exit status -9; all tests had run"),
-        ("import no_such_module", {}, "exit status 1; it has not come to its first test"),
+        (DIES, {"test_1": "passed", "test_2": "failed"}, "exit status -9; it ended in test_fake.py::test_2"),
+        (DIES_AT_THE_EXIT, {"test_1": "passed"}, "exit status -9; all tests had run"),
+        ("os._exit(3)", {}, "exit status 3; it has not come to its first test"),
     ],
     ids=["in a test", "at the exit", "at the import"],
 )
-def test_a_crash_is_a_failure(tmp_path: Path, source: str, tests: dict[str, Outcome], trouble: str) -> None:
+def test_a_crash_is_a_failure(tmp_path: Path, source: str, ended: dict[str, Outcome], trouble: str) -> None:
     """A process that dies keeps its results, and has not conformed, even if it died in a test that may fail."""
-    run = run_suite(tmp_path, suite_of(tmp_path, source))
-    assert outcomes(run) == {f"Fake.test_{number}": outcome for number, outcome in tests.items()}
-    assert judge([run], [listed("waived", "Fake.test_2")], ()).problems == [f"{run.name}: {trouble}"]
-    assert run.log is not None
-    assert tests or "no_such_module" in run.log.read_text()
-
-
-HANGS = """
-class Fake(Base):
-    def test_hangs(self):
-        subprocess.Popen(["sleep", "1000"])
-        reader, writer = os.pipe()
-        os.read(reader, 1)
-"""
+    run = run_suite(tmp_path, source)
+    assert outcomes(run) == ended
+    waived = [listed("waived", "test_fake.py::test_2")]
+    assert judge([run], waived, ()).problems == [f"{run.name}: {trouble}"]
 
 
 def test_a_suite_that_hangs_is_ended(tmp_path: Path) -> None:
-    """After its time a run is ended, and that is a failure."""
-    run = run_suite(tmp_path, suite_of(tmp_path, HANGS), timeout=1)
+    """After its time a run is ended with its children, and that is a failure."""
+    run = run_suite(tmp_path, HANGS, timeout=1)
     assert run.trouble is not None
     assert run.trouble.startswith("ended after 1 s; ")
     assert not judge([run], [], ()).passed
 
 
-def test_a_run_can_be_stopped_and_leaves_nothing(tmp_path: Path) -> None:
-    """stop() ends what runs, with the children of it."""
-    suite = suite_of(tmp_path, HANGS)
-    runner = Runner()
-    runs: list[Run] = []
-    where = (suite, VERSION, "aiovfork", Path(sys.executable), tmp_path, tmp_path / "run")
-    thread = threading.Thread(target=lambda: runs.append(runner.execute(*where)))
-    thread.start()
-    try:
-        wait_until(lambda: any(child.name() == "sleep" for child in descendants()))
-        left = next(child for child in descendants() if child.name() == "sleep")
-    finally:
-        runner.stop()
-        thread.join()
-    wait_until(lambda: not left.is_running() or left.status() == psutil.STATUS_ZOMBIE)
-    assert runs[0].trouble == "exit status -9; it ended in Fake.test_hangs"
-    assert runner.execute(*where).tests == {}  # nothing is started any more
-
-
-def descendants() -> list[psutil.Process]:
-    """All children of this process, and theirs."""
-    return psutil.Process().children(recursive=True)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Look again until something is so that nothing announces. pytest's timeout bounds it."""
-    while True:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended while we looked
-            if condition():
-                return
-        time.sleep(0.01)
-
-
-def test_nothing_from_outside_changes_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables that change Python or pytest do not reach a suite."""
-    for variable in ("PYTEST_ADDOPTS", "PYTHONASYNCIODEBUG", "PYTHONPATH"):
-        monkeypatch.setenv(variable, "from outside")
-    source = """
-    class Fake(Base):
-        def test_environment(self):
-            self.assertNotIn("from outside", os.environ.values())
-    """
-    assert outcomes(run_suite(tmp_path, suite_of(tmp_path, source))) == {"Fake.test_environment": "passed"}
+def test_a_module_that_cannot_be_collected_is_a_failure(tmp_path: Path) -> None:
+    """A file that pytest cannot import fails by its name."""
+    run = run_suite(tmp_path, "import no_such_module")
+    assert "no_such_module" in run.tests["test_fake.py"].detail
+    assert any("failed: test_fake.py" in problem for problem in judge([run], [], ()).problems)
 
 
 # ---- the verdict ----
@@ -384,28 +287,18 @@ def test_an_excused_failure_is_counted_apart() -> None:
 # ---- the lists ----
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("fake test_a *", "waived.txt:2: not SUITE TEST LOOP REASON"),
-        ("fake a * one\nfake a * two", "listed twice: fake: a"),
-        ("fake a aiovfork one\nfake a * two", "listed twice: fake: a"),
-    ],
-    ids=["no reason", "twice", "twice for a loop"],
-)
-def test_a_list_that_is_wrong_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    """A line without a reason, or a second one about the same test, is an error."""
+def test_a_line_without_a_reason_is_refused(tmp_path: Path) -> None:
+    """A test is not excused without a word."""
     for kind in exemptions.KINDS:
-        (tmp_path / f"{kind}.txt").write_text("# a comment\n")
-    (tmp_path / "waived.txt").write_text(f"# a comment\n{text}\n")
-    with pytest.raises(ExemptionError, match=message.replace("*", r"\*")):
+        (tmp_path / f"{kind}.txt").write_text("# a comment\nfake test_a *\n")
+    with pytest.raises(ValueError, match=r"waived\.txt:2: not SUITE TEST LOOP REASON"):
         exemptions.read(tmp_path)
 
 
 def test_our_own_lists() -> None:
     """Each line names a suite of ours, and each waiver says which private part its test replaces or uses."""
     for line in exemptions.read():
-        assert line.suite in BY_NAME
+        assert line.suite in SUITES
         if line.kind == "waived":
             assert "replaces" in line.reason or "private" in line.reason
 
@@ -423,11 +316,7 @@ def test_the_page_has_the_lists() -> None:
 class OwnInterpreter(Store):
     """Gives suites the interpreter that runs the tests, which has what they need."""
 
-    def wheel(self, oldest: Python) -> Path:
-        """Nobody looks at it."""
-        return self.folder
-
-    def environment(self, python: Python, requirements: Sequence[str], wheel: Path) -> Path:
+    def environment(self, version: str, python: str, suite: Suite, wheel: Path) -> Path:
         """The same for all."""
         return Path(sys.executable)
 
@@ -438,110 +327,51 @@ class OwnInterpreter(Store):
         return self.folder
 
 
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Run], list[str]]:
-    """A session: a suite and one that cannot be had, on two loops, repeated once where it fails."""
-    folder = tmp_path_factory.mktemp("session")
-    source = """
-    class Fake(Base):
-        def test_fails(self):
-            self.fail("always")
+SESSION = """
+    def test_fails():
+        assert not "always"
 
-        def test_passes_later(self):
-            self.assertEqual(self.exit_status("true"), 0)
-            seen = os.path.exists(f"been-here-{LOOP}")
-            os.makedirs(f"been-here-{LOOP}", exist_ok=True)
-            self.assertTrue(seen)
-    """
-    fake = dataclasses.replace(suite_of(folder, source), sdist="fake")
-    gone = dataclasses.replace(fake, name="gone", sdist="gone")
-    said: list[str] = []
-    store = OwnInterpreter(folder / "store", said.append)
-    choice = Choice([fake, gone], ["uvloop", "aiovfork"], [VERSION], jobs=1, retries=1)
-    return Session(choice, store, [], said.append).run(), said
+    def test_passes_later():
+        on_the_loop("true")
+        seen = os.path.exists(f"been-here-{plugin.chosen}")
+        os.makedirs(f"been-here-{plugin.chosen}", exist_ok=True)
+        assert seen
+"""
 
 
-def test_a_session_runs_what_was_chosen(session: tuple[list[Run], list[str]]) -> None:
-    """Every suite has a run on every loop, in order; a suite that cannot be had is trouble, not silence."""
-    runs, said = session
-    assert [(run.suite, run.loop) for run in runs] == [
-        ("fake", "uvloop"),
-        ("fake", "aiovfork"),
-        ("gone", "uvloop"),
-        ("gone", "aiovfork"),
+def test_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every suite has a run on every loop; one that cannot be had is trouble; what fails is repeated, and shown."""
+    write_suite(tmp_path, SESSION)
+    monkeypatch.setattr(environments, "find", {VERSION: sys.executable}.get)
+    fakes = [dataclasses.replace(FAKE, name=name, sdist=name) for name in ("fake", "gone")]
+    store, said = OwnInterpreter(tmp_path, print), list[str]()
+    chosen: tuple[list[Suite], list[str], list[str]] = (fakes, ["uvloop", "aiovfork"], [VERSION])
+    runs, complete = session.run(*chosen, store, [], said.append, retries=1, wheel=tmp_path)
+    assert [(run.suite, run.loop, run.trouble) for run in runs] == [
+        ("fake", "uvloop", None),
+        ("fake", "aiovfork", None),
+        ("gone", "uvloop", "no gone"),
+        ("gone", "aiovfork", "no gone"),
     ]
-    assert [run.trouble for run in runs] == [None, None, "no gone", "no gone"]
-    lines = [line.partition("s  ")[2] for line in said]
-    assert f"fake on uvloop, Python {VERSION}: 2 failed" in lines  # a plain loop has one chance
-    assert f"fake on aiovfork, Python {VERSION}: 1 passed, 1 failed" in lines
-
-
-def test_a_run_with_a_failure_is_repeated(session: tuple[list[Run], list[str]]) -> None:
-    """What passes the second time counts as passed, and is noted."""
-    runs, _ = session
-    assert outcomes(runs[1]) == {"Fake.test_fails": "failed", "Fake.test_passes_later": "passed"}
-    verdict = judge(runs, [], ())
-    assert f"{runs[1].name}: passed only when repeated: Fake.test_passes_later" in verdict.notes
-
-
-def test_the_report_shows_all(session: tuple[list[Run], list[str]]) -> None:
-    """It has counts, failures with their traceback, trouble, and what an interpreter lacks."""
-    runs, _ = session
-    said: list[str] = []
-    report.show(judge([*runs, Run("fake", VERSION, "", absent="no test package")], [], ()), said.append)
+    assert complete == set()  # one version was asked for
+    plain, ours = runs[:2]
+    assert outcomes(plain) == {"test_fails": "failed", "test_passes_later": "failed"}  # it has one chance
+    assert outcomes(ours) == {"test_fails": "failed", "test_passes_later": "passed"}
+    verdict = judge([*runs, Run("fake", VERSION, "", absent="no test package")], [], ())
+    assert f"{ours.name}: passed only when repeated: test_fake.py::test_passes_later" in verdict.notes
+    report.show(verdict, said.append)
     text = "\n".join(said)
-    assert 'self.fail("always")' in text
-    assert "no gone" in text
-    assert f"| fake | {VERSION} | aiovfork | 2 | 1 | 1 |  |  |  |  |" in text
-    assert "no test package" in text
+    for part in (
+        'assert not "always"',
+        "no gone",
+        f"| fake | {VERSION} | aiovfork | 2 | 1 | 1 |  |  |  |  |",
+        "no test package",
+    ):
+        assert part in text
     assert said[-1] == "does not conform"
 
 
-def test_an_interpreter_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
     """An interpreter that was asked for and is not installed is an error, not a shorter table."""
-    monkeypatch.setattr("conformance.session.PYTHONS", ("3.0",))
-    store = OwnInterpreter(tmp_path, print)
     with pytest.raises(PreparationError, match=r"no CPython 3\.0 with venv was found"):
-        Session(Choice([], [], ["3.0"]), store, [], print).run()
-
-
-def test_one_run_at_a_time(tmp_path: Path) -> None:
-    """Two runs do not write into the same folder: the second says that it waits, and then has it."""
-    waits = threading.Event()
-    events: list[str] = []
-
-    def second() -> None:
-        with Store(tmp_path, lambda _: waits.set()).held():
-            events.append("second")
-
-    thread = threading.Thread(target=second)
-    with Store(tmp_path, print).held():
-        thread.start()
-        assert waits.wait(60)
-        events.append("first")
-    thread.join()
-    assert events == ["first", "second"]
-
-
-def test_this_interpreter_is_found() -> None:
-    """An interpreter is found by its version, and one that does not exist is not."""
-    python = find(VERSION)
-    assert python is not None
-    assert python.version == VERSION
-    assert find("3.0") is None
-
-
-def test_half_made_things_are_made_again(tmp_path: Path) -> None:
-    """What an earlier run has left unfinished is not taken for what it was to be; what is finished is kept."""
-    store = Store(tmp_path, print)
-    made_in: list[Path] = []
-
-    def fail(folder: Path) -> None:
-        (folder / "rest").touch()
-        raise PreparationError
-
-    with pytest.raises(PreparationError):
-        store.made("thing", fail)
-    for _ in range(2):
-        assert not (store.made("thing", made_in.append) / "rest").exists()
-    assert len(made_in) == 1
+        session.run([], [], ["3.0"], Store(tmp_path, print), [], print)
