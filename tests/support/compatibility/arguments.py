@@ -70,53 +70,12 @@ async def taken(spawn: Spawner, *options: dict[str, Any]) -> str:
     return each_once(found)
 
 
-@group.row("yes")
-async def kinds_of_arguments(spawn: Spawner) -> str:
-    """Program and arguments are `str`, `bytes` or path-like, undecodable bytes included."""
-    args = (b"b\xff", "s\udcfe", pathlib.Path("/p"), "")
-    programs = ("/bin/sh", b"/bin/sh", pathlib.Path("/bin/sh"))
-    views = [await view_of(spawn, program, "-c", STOPPED[2], *args) for program in programs]
-    return yes(all(view.argv[3:] == (b"b\xff", b"s\xfe", b"/p", b"") for view in views))
-
-
 @group.row("yes", uvloop="`argv[0]` is replaced too")
 async def executable(spawn: Spawner) -> str:
     """`executable` is the program, while `argv[0]` stays as given."""
     view = await view_of(spawn, "called so", *STOPPED[1:], executable="/bin/sh")
     assert view.executable == os.path.realpath("/bin/sh")
     return yes(view.argv[0] == b"called so", "`argv[0]` is replaced too")
-
-
-@group.row("yes")
-async def executable_of_a_shell(spawn: Spawner) -> str:
-    """`executable` of a shell command is the shell."""
-    process = await spawn.shell("a b", executable="/bin/echo", stdout=PIPE)
-    return yes((await process.communicate())[0] == b"-c a b\n")
-
-
-@group.row("yes")
-async def cwd(spawn: Spawner) -> str:
-    """`cwd` is the child's folder: `str`, `bytes` or path-like."""
-    folders = ("/usr/bin", b"/usr/bin", pathlib.Path("/usr/bin"))
-    found = {(await view_of(spawn, cwd=folder)).cwd for folder in folders}
-    return yes(found == {os.path.realpath("/usr/bin")})
-
-
-@group.row("yes")
-async def relative_program(spawn: Spawner) -> str:
-    """A relative program is looked up from `cwd`, not from the caller's folder."""
-    with tools("one") as place:
-        return yes(await spawn.output("one/tool", cwd=place) == b"one\n")
-
-
-@group.row("yes")
-async def env(spawn: Spawner) -> str:
-    """`env` is the child's whole environment, in its order: of `str` or `bytes`, or empty."""
-    environ = {"B": "1", "A": "ü", "PATH": "/bin"}
-    encoded = {os.fsencode(key): os.fsencode(value) for key, value in environ.items()}
-    expected = tuple(b"%s=%s" % item for item in encoded.items())
-    found = [(await view_of(spawn, env=one)).environ for one in (environ, encoded, {})]
-    return yes(found == [expected, expected, ()])
 
 
 @group.row("yes", uvloop="`TypeError`")
@@ -131,26 +90,6 @@ async def env_mapping(spawn: Spawner) -> str:
     return yes(len((await view_of(spawn, env=os.environ)).environ) == len(os.environ))
 
 
-@group.row("yes")
-async def env_of_c_code(spawn: Spawner) -> str:
-    """Without `env` the child has the process' environment, and what C code has changed in it."""
-    os.putenv("SET_BY_C_CODE", "1")
-    return yes(b"SET_BY_C_CODE=1" in (await view_of(spawn)).environ)
-
-
-@group.row("yes")
-async def env_path(spawn: Spawner) -> str:
-    """The `PATH` of `env` is searched, not the caller's; where it has none, `os.defpath` is."""
-    with tools("one", "two") as place:
-        os.environ["PATH"] = f"{place}/one:{os.environ['PATH']}"
-        assert await spawn.output("echo", "found", env={"A": "B"}) == b"found\n"
-        try:
-            await spawn.output("tool", env={"A": "B"})
-        except FileNotFoundError:
-            return yes(await spawn.output("tool", env={"PATH": f"{place}/two"}) == b"two\n")
-        return "no"
-
-
 @group.row("yes", uvloop="text without `#!` is given to `/bin/sh`")
 async def path_entries(spawn: Spawner) -> str:
     """An entry of `PATH` whose program cannot be executed is passed over."""
@@ -162,14 +101,6 @@ async def path_entries(spawn: Spawner) -> str:
         return {b"good\n": "yes", b"text\n": "text without `#!` is given to `/bin/sh`"}[said]
 
 
-@group.row("yes")
-async def path_empty_entry(spawn: Spawner) -> str:
-    """An empty entry of `PATH` is the current folder."""
-    with tools("one") as place:
-        os.chdir(place / "one")
-        return yes(await spawn.output("tool", env={"PATH": ":/bin"}) == b"one\n")
-
-
 @group.row("yes", uvloop="no, they are inherited in any case")
 async def close_fds(spawn: Spawner) -> str:
     """Inheritable descriptors are closed in the child, unless `close_fds=False`."""
@@ -178,14 +109,6 @@ async def close_fds(spawn: Spawner) -> str:
         inherited = [fd in view.fds for view in views]
         assert inherited[1]
         return "no, they are inherited in any case" if inherited[0] else "yes"
-
-
-@group.row("yes")
-async def pass_fds(spawn: Spawner) -> str:
-    """`pass_fds` keep their numbers in the child."""
-    with opened("/dev/zero") as one, opened("/dev/full") as two:
-        fds = (await view_of(spawn, pass_fds=[two, one])).fds
-        return yes([fds.get(one), fds.get(two)] == ["/dev/zero", "/dev/full"])
 
 
 @group.row("yes", uvloop="no")
@@ -216,12 +139,6 @@ async def snapshot(spawn: Spawner) -> str:
         await asyncio.sleep(0)
         os.dup2(other, fd)
         return yes(look_at((await spawning).pid).fds[0] == "/dev/zero")
-
-
-@group.row("yes")
-async def start_new_session(spawn: Spawner) -> str:
-    """`start_new_session` makes the child the leader of a session."""
-    return yes((await view_of(spawn, start_new_session=True)).session == "its own")
 
 
 @group.row("yes", uvloop="`ValueError`")
@@ -265,17 +182,6 @@ async def pipesize(spawn: Spawner) -> str:
     return yes([fcntl.fcntl(pipe.fileno(), fcntl.F_GETPIPE_SZ) for pipe in pipes] == [2**18] * 2)
 
 
-@group.row("yes")
-async def limit(spawn: Spawner) -> str:
-    """`limit` bounds the line that a `StreamReader` takes."""
-    process: Any = await spawn.exec("printf", "%s", "x" * 1000 + "\n", stdout=PIPE, limit=100)
-    try:
-        await process.stdout.readuntil(b"\n")
-    except asyncio.LimitOverrunError:
-        return "yes"
-    return "no"
-
-
 @group.row("yes", "`TypeError`", "`ValueError`", plugged="yes", differs="better")
 async def spawn_timeout(spawn: Spawner) -> str:
     """`spawn_timeout`: seconds until the program must run."""
@@ -312,40 +218,9 @@ async def preexec_fn(spawn: Spawner) -> str:
     return yes(view.cwd == os.path.realpath("/usr"))
 
 
-@group.row("`ValueError`")
-async def for_windows(spawn: Spawner) -> str:
-    """`startupinfo` and `creationflags`, which are for Windows."""
-    return await taken(spawn, {"startupinfo": object()}, {"creationflags": 8})
-
-
-@group.row("`ValueError`")
-async def text(spawn: Spawner) -> str:
-    """`text`, `encoding`, `errors`, `universal_newlines` and `bufsize`: the streams are bytes, and unbuffered."""
-    return await taken(
-        spawn,
-        {"text": True},
-        {"encoding": "utf-8"},
-        {"errors": "strict"},
-        {"universal_newlines": True},
-        {"bufsize": 1},
-        {"bufsize": -1},
-    )
-
-
-@group.row("`ValueError`")
-async def shell(spawn: Spawner) -> str:
-    """`shell=True` for a program, `shell=False` for a shell command."""
-    found = [await taken(spawn, {"shell": True})]
-    try:
-        await spawn.shell("true", shell=False)
-    except ValueError as exc:
-        found.append(name_of(exc))
-    return each_once(found)
-
-
 @group.row("yes", uvloop="`ValueError` for most")
 async def values_that_mean_nothing(spawn: Spawner) -> str:
-    """All of these may be given with the value that changes nothing (`text=False`, `user=None`, `umask=-1`)."""
+    """An option that is refused may be given with the value that changes nothing (`text=False`, `user=None`)."""
     neutral: dict[str, Any] = {
         **dict.fromkeys(("startupinfo", "preexec_fn", "user", "group", "extra_groups", "process_group")),
         **dict.fromkeys(("encoding", "errors")),

@@ -12,10 +12,9 @@ from typing import Any
 import psutil
 
 from tests.support.backends import PIPES, Spawner
-from tests.support.compatibility.arguments import taken, tools
+from tests.support.compatibility.arguments import tools
 from tests.support.compatibility.rows import Group, Since, each_once, name_of, yes
 from tests.support.errors import stdlib_type
-from tests.support.protocols import Recorder
 from tests.support.window import rounds, until
 
 DEVNULL = asyncio.subprocess.DEVNULL
@@ -114,25 +113,11 @@ async def too_long(spawn: Spawner) -> str:
     return described(await failure(spawn, "true", "x" * 200_000), {"the given": "true"})
 
 
-@group.row("`OSError` EBADF, no `filename`")
-async def closed_descriptors(spawn: Spawner) -> str:
-    """A descriptor in `pass_fds`, or for a standard stream, that is closed."""
-    failures = [await failure(spawn, "true", **option) for option in ({"pass_fds": [987]}, {"stdin": 987})]
-    return each_once([described(exc, {}) for exc in failures])
-
-
 @group.row("yes", "no", "no", plugged="yes", differs="better")
 async def step(spawn: Spawner) -> str:
     """The exception names the step that failed: in its attribute `step`, and in a note."""
     exc = await failure(spawn, "true", cwd="/no/such/folder")
     return yes(getattr(exc, "step", None) == "chdir" and "chdir" in exc.__notes__[0])
-
-
-@group.row("the shell's return code 127")
-async def shell_without_program(spawn: Spawner) -> str:
-    """A shell command whose program is not there."""
-    process = await spawn.shell("exec no-such-program", stderr=DEVNULL)
-    return {127: "the shell's return code 127"}[await process.wait()]
 
 
 @group.row("yes")
@@ -145,17 +130,6 @@ async def nothing_is_left(spawn: Spawner) -> str:
     children = psutil.Process().children()
     await until(lambda: set(os.listdir("/proc/self/fd")) <= before)
     return yes(not children)
-
-
-@group.row("no")
-async def protocol_hears_of_a_failure(spawn: Spawner) -> str:
-    """The protocol hears of a spawn that fails."""
-    recorder = Recorder()
-    try:
-        await spawn.protocol_exec(lambda: recorder, "/no/such/program")
-    except FileNotFoundError:
-        await rounds(20)
-    return yes(recorder.calls)
 
 
 async def _with(spawn: Spawner, *places: tuple[list[Any], dict[str, Any]]) -> str:
@@ -194,18 +168,6 @@ async def equals_sign(spawn: Spawner) -> str:
 async def path_twice(spawn: Spawner) -> str:
     """`PATH` in `env` both as `str` and as `bytes`."""
     return await _with(spawn, (["true"], {"env": {"PATH": "/bin", b"PATH": "/usr/bin"}}))
-
-
-@group.row("`TypeError`")
-async def wrong_type(spawn: Spawner) -> str:
-    """A program, an argument, `executable`, `cwd` or a value of `env` that is a number."""
-    found = [await taken(spawn, {"executable": 3}, {"cwd": 3}, {"env": {"A": 3}})]
-    for args in ([3], ["true", 3]):
-        try:
-            await spawn.exec(*args)
-        except TypeError as exc:
-            found.append(name_of(exc))
-    return each_once(found)
 
 
 @group.row("`ValueError`", uvloop="`TypeError`")

@@ -22,7 +22,7 @@ import aiovfork
 from tests.support.audits import recorded
 from tests.support.backends import PIPES, Backend, Spawner
 from tests.support.compatibility.rows import Group, Since, yes
-from tests.support.compatibility.signals_and_exit import ends_when_told, logged
+from tests.support.compatibility.signals_and_exit import logged
 from tests.support.protocols import Recorder
 from tests.support.view import read_status
 from tests.support.window import rounds, until
@@ -45,12 +45,6 @@ def _killed(pid: int) -> bool:
 
 def _reaped(pid: int) -> bool:
     return not os.path.exists(f"/proc/{pid}")
-
-
-@group.row("yes")
-async def process_is_asyncios(spawn: Spawner) -> str:
-    """`isinstance(process, asyncio.subprocess.Process)`."""
-    return yes(isinstance(await spawn.exec("true"), asyncio.subprocess.Process))
 
 
 @group.row("yes", uvloop="no")
@@ -85,19 +79,6 @@ async def popen(spawn: Spawner) -> str:
     return yes(await process.wait() == view.returncode == view.poll() == -signal.SIGKILL)
 
 
-@group.row("yes")
-async def set_protocol(spawn: Spawner) -> str:
-    """`set_protocol()` decides who hears of the rest."""
-    transport, first = await spawn.protocol_exec(Recorder, "cat", stdout=None, stderr=None)
-    second = Recorder()
-    second.transport = transport
-    transport.set_protocol(second)
-    assert transport.get_protocol() is second
-    transport.get_pipe_transport(0).close()
-    await second.wait_for("lost")
-    return yes(first.calls == ["made"] and sorted(second.calls) == ["exited", "lost", "pipe lost 0"])
-
-
 @group.row("yes", uvloop="no")
 async def order_of_calls(spawn: Spawner) -> str:
     """`connection_made` comes first; `connection_lost` comes last, after the exit and the end of every pipe."""
@@ -112,22 +93,6 @@ async def order_of_calls(spawn: Spawner) -> str:
     found = await asyncio.gather(*[one() for _ in range(20)])
     assert all(len(calls) == 8 for calls in found)
     return yes(all((calls[0], calls[-1]) == ("made", "lost") for calls in found))
-
-
-@group.row("at the exit")
-async def exit_of_a_protocol(spawn: Spawner) -> str:
-    """When `process_exited` is called if a grandchild keeps a pipe open."""
-    child_end, parent_end = os.pipe()
-    script = f"cat </dev/fd/{child_end} &"
-    _, protocol = await spawn.protocol_exec(
-        Recorder, "sh", "-c", script, stdin=None, stderr=None, pass_fds=[child_end]
-    )
-    os.close(child_end)
-    await protocol.wait_for("exited")
-    assert "pipe lost 1" not in protocol.calls
-    os.close(parent_end)
-    await protocol.wait_for("lost")
-    return "at the exit"
 
 
 _AT_THE_END: Final = "at the end of the pipe"
@@ -196,15 +161,6 @@ async def is_closing(spawn: Spawner) -> str:
     return yes(transport.is_closing())
 
 
-@group.row("yes")
-async def close_kills(spawn: Spawner) -> str:
-    """`transport.close()` kills a child that runs, and its exit is told."""
-    transport, protocol = await spawn.protocol_exec(Recorder, "cat")
-    transport.close()
-    await protocol.wait_for("lost")
-    return yes("exited" in protocol.calls and transport.get_returncode() == -signal.SIGKILL)
-
-
 @group.row("the child is killed and reaped", uvloop="the child is killed, and reaped later")
 async def cancelled(spawn: Spawner) -> str:
     """A `create_subprocess_exec` that is cancelled, when `CancelledError` comes out."""
@@ -220,21 +176,6 @@ async def cancelled(spawn: Spawner) -> str:
             at_once = False
             await until(functools.partial(_reaped, child.pid))
     return "the child is killed and reaped" if at_once else "the child is killed, and reaped later"
-
-
-@group.row("the child runs on, and is reaped")
-async def dropped(spawn: Spawner) -> str:
-    """A process object that nobody keeps, while its loop runs."""
-    process, parent_end = await ends_when_told(spawn, 0)
-    pid = process.pid
-    spawn.forget()
-    del process
-    gc.collect()
-    await rounds(20)
-    assert not _killed(pid)
-    os.close(parent_end)
-    await until(lambda: _reaped(pid))
-    return "the child runs on, and is reaped"
 
 
 class _Outlived:

@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import itertools
 import os
-import signal
 import sys
 import threading
 import warnings
@@ -81,14 +80,6 @@ def without_a_child_watcher(backend: Backend) -> str:
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.set_child_watcher(asyncio.SafeChildWatcher())  # attached to no loop
     return yes(run(backend, _hello) == b"hello\n")
-
-
-@group.row("yes")
-async def kill_from_another_thread(spawn: Spawner) -> str:
-    """`kill()` may be called in another thread."""
-    process = await spawn.exec("sleep", "1000")
-    in_thread(process.kill)
-    return yes(await process.wait() == -signal.SIGKILL)
 
 
 @group.row("`RuntimeError`")

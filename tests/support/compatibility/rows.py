@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
@@ -203,11 +202,6 @@ def rows() -> Iterator[Row]:
     """Return every row, in the order of the page."""
     for group in groups():
         yield from group.rows
-
-
-def options_asked_about() -> set[str]:
-    """Return the names that stand as `code` in the questions."""
-    return {name for row in rows() for name in re.findall(r"`(\w+)(?:=\w+)?`", row.question)}
 
 
 def yes(condition: object, otherwise: str = "no") -> str:

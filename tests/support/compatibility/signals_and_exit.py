@@ -18,7 +18,6 @@ from tests.support.compatibility.rows import (
     Group,
     Since,
     SinceLinux615,
-    each_once,
     name_of,
     yes,
 )
@@ -91,14 +90,6 @@ async def ignored_signals(spawn: Spawner) -> str:
     return yes(signal.SIGHUP in (await signals_of(spawn))["SigIgn"])
 
 
-@group.row("yes")
-async def handlers(spawn: Spawner) -> str:
-    """Signals with a handler are default in the child."""
-    signal.signal(signal.SIGUSR1, lambda *_: None)
-    signals = await signals_of(spawn)
-    return yes(signal.SIGUSR1 not in signals["SigIgn"] | signals["SigCgt"])
-
-
 @group.row("yes", ByPosixSpawn("yes", ignored="no"), "yes", differs="better")
 async def glibcs_own_signals(spawn: Spawner) -> str:
     """Signals 32 and 33, which glibc needs for `setuid()` and the like, are not ignored in the child."""
@@ -106,44 +97,9 @@ async def glibcs_own_signals(spawn: Spawner) -> str:
     return yes(not _GLIBC_SIGNALS & (await signals_of(spawn))["SigIgn"])
 
 
-@group.row("its exit status, or -N for signal N")
-async def returncode(spawn: Spawner) -> str:
-    """The return code of a child."""
-    scripts = ("exit 7", "exit 255", "kill -9 $$", f"kill -{int(REAL_TIME)} $$")
-    codes = [await (await spawn.exec("sh", "-c", script)).wait() for script in scripts]
-    return {True: "its exit status, or -N for signal N"}[codes == [7, 255, -9, -REAL_TIME]]
-
-
-@group.row("`OSError` EINVAL")
-async def no_signal(spawn: Spawner) -> str:
-    """`send_signal()` of a number that is no signal."""
-    process = await spawn.exec("sleep", "1000")
-    try:
-        process.send_signal(4096)
-    except OSError as exc:
-        return f"{name_of(exc)} {errno.errorcode[exc.errno or 0]}"
-    return "nothing happens"
-
-
-@group.row("`ProcessLookupError`")
-async def signal_after_the_exit(spawn: Spawner) -> str:
-    """`send_signal()`, `terminate()` and `kill()` after the exit and the end of every pipe."""
-    process = await spawn.exec("true")
-    await process.wait()
-    await rounds()  # since 3.14.7, asyncio's wait() may return before the transport has ended
-    found = []
-    for send in (process.kill, process.terminate, lambda: process.send_signal(signal.SIGTERM)):
-        try:
-            send()
-        except ProcessLookupError as exc:
-            found.append(name_of(exc))
-    assert len(found) == 3
-    return each_once(found)
-
-
 @group.row("`ProcessLookupError`", "nothing happens", differs="better")
 async def signal_beside_a_pipe(spawn: Spawner) -> str:
-    """The same after the exit, while a grandchild keeps a pipe open."""
+    """`send_signal()`, `terminate()` and `kill()` after the exit, while a grandchild keeps a pipe open."""
     child_end, parent_end = os.pipe()
     process = await spawn.exec(
         "sh", "-c", f"cat </dev/fd/{child_end} &", stdout=asyncio.subprocess.PIPE, pass_fds=[child_end]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 from typing import Any
 
 from tests.support.backends import PIPES, Spawner
-from tests.support.compatibility.arguments import opened, taken
+from tests.support.compatibility.arguments import taken
 from tests.support.compatibility.rows import Group, Since, name_of, yes
-from tests.support.view import STOPPED, look_at, target_of, view_of
+from tests.support.view import view_of
 from tests.support.window import rounds
 
 PIPE, STDOUT, DEVNULL = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT, asyncio.subprocess.DEVNULL
@@ -31,25 +30,6 @@ def target(fd: str) -> str:
     with contextlib.suppress(FileNotFoundError):
         return os.readlink(f"/proc/self/fd/{fd}")
     return ""
-
-
-@group.row("`None`, to inherit")
-async def default_of_a_process(spawn: Spawner) -> str:
-    """`create_subprocess_exec` and `create_subprocess_shell`: the default of `stdin`, `stdout` and `stderr`."""
-    processes = [await spawn.exec(*STOPPED), await spawn.shell(STOPPED[2])]
-    mine = [target_of(f"/proc/self/fd/{fd}") for fd in range(3)]
-    fds = [look_at(process.pid).fds for process in processes]
-    return {True: "`None`, to inherit"}[[[one[fd] for fd in range(3)] for one in fds] == [mine, mine]]
-
-
-@group.row("`PIPE`")
-async def default_of_a_protocol(spawn: Spawner) -> str:
-    """`subprocess_exec` and `subprocess_shell`: the default."""
-    transports = [
-        (await spawn.protocol_exec(asyncio.SubprocessProtocol, "cat"))[0],
-        (await spawn.protocol_shell(asyncio.SubprocessProtocol, "cat"))[0],
-    ]
-    return {True: "`PIPE`"}[all(one.get_pipe_transport(fd) for one in transports for fd in range(3))]
 
 
 @group.row("a pipe", uvloop="a socket pair")
@@ -74,56 +54,6 @@ async def open_output_by_name(spawn: Spawner) -> str:
     script = "echo one >/dev/stdout && echo two >/proc/self/fd/1 && echo three >/dev/stderr"
     process = await spawn.shell(script, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
     return yes(await process.communicate() == (b"one\ntwo\n", b"three\n"))
-
-
-@group.row("yes")
-async def ends_of_pipes(spawn: Spawner) -> str:
-    """The child's ends block; the parent's do not, and no other child inherits them."""
-    process: Any = await spawn.exec(*STOPPED, **PIPES)
-    flags = look_at(process.pid).flags
-    mine = [fd_of(process._transport, number) for number in range(3)]
-    return yes(
-        not any(flags[fd] & os.O_NONBLOCK for fd in range(3))
-        and all(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK for fd in mine)
-        and not any(map(os.get_inheritable, mine))
-    )
-
-
-@group.row("yes")
-async def devnull(spawn: Spawner) -> str:
-    """`DEVNULL`."""
-    fds = (await view_of(spawn, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)).fds
-    return yes([fds[fd] for fd in range(3)] == ["/dev/null"] * 3)
-
-
-@group.row("yes")
-async def stderr_to_stdout(spawn: Spawner) -> str:
-    """`stderr=STDOUT`, whatever stdout is."""
-    views = [await view_of(spawn, stdin=DEVNULL, stdout=out, stderr=STDOUT) for out in (None, DEVNULL, PIPE)]
-    return yes(all(view.fds[1] == view.fds[2] for view in views))
-
-
-@group.row("yes")
-async def files(spawn: Spawner) -> str:
-    """A descriptor, a file, or any object with `fileno()`."""
-
-    class Holder:
-        def fileno(self) -> int:
-            return out
-
-    with open("/dev/zero", "rb") as source, opened("/dev/full") as out:
-        fds = (await view_of(spawn, stdin=source, stdout=out, stderr=Holder())).fds
-        return yes([fds[fd] for fd in range(3)] == ["/dev/zero", "/dev/full", "/dev/full"])
-
-
-@group.row("yes")
-async def swapped(spawn: Spawner) -> str:
-    """The standard descriptors may change places (`stdout=2, stderr=1`)."""
-    with opened("/dev/full") as one, opened("/dev/zero") as two:
-        os.dup2(one, 1)
-        os.dup2(two, 2)
-        fds = (await view_of(spawn, stdout=2, stderr=1)).fds
-        return yes([fds[1], fds[2]] == ["/dev/zero", "/dev/full"])
 
 
 @group.row("yes", uvloop="no, it is never closed")
@@ -156,14 +86,6 @@ async def stdout_to_stdout(spawn: Spawner) -> str:
     return await taken(spawn, {"stdout": STDOUT})
 
 
-@group.row("yes")
-async def streams_that_are_none(spawn: Spawner) -> str:
-    """A stream that is not `PIPE` is `None`, and so is what `communicate()` returns for it."""
-    process: Any = await spawn.exec("echo", "out", stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
-    streams = (process.stdin, process.stderr)
-    return yes(streams == (None, None) and await process.communicate() == (b"out\n", None))
-
-
 _SINCE_312 = Since({"3.11": "no", "3.12": "yes"})
 
 
@@ -187,13 +109,6 @@ async def communicate_without_a_pipe(spawn: Spawner) -> str:
     """`communicate(input)` without `stdin=PIPE` ignores the input."""
     process: Any = await spawn.exec("echo", "out", stdout=PIPE)
     return yes(await process.communicate(b"for nobody") == (b"out\n", None))
-
-
-@group.row("yes")
-async def communicate_with_a_reluctant_child(spawn: Spawner) -> str:
-    """`communicate(input)` with a child that reads less than that."""
-    process = await spawn.exec("head", "-c", "1", stdin=PIPE, stdout=PIPE)
-    return yes((await process.communicate(b"x" * 2**20))[0] == b"x")
 
 
 @group.row("yes", uvloop="`RuntimeError`")
