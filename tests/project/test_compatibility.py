@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pathlib
 import re
-import sys
 from collections.abc import Iterator
 from typing import get_type_hints
 
 import pytest
 
 import aiovfork
+from tests.support import libc_signals
 from tests.support.compatibility.measure import Measurer
-from tests.support.compatibility.rows import Group, Row, Since, groups, rows
+from tests.support.compatibility.rows import Group, Row, groups, rows
 from tools import compatibility
 
 ROWS = list(rows())
@@ -22,6 +22,7 @@ SEMANTICS = pathlib.Path(__file__).parents[1] / "semantics"
 @pytest.fixture(scope="module")
 def measurer() -> Iterator[Measurer]:
     """Have probes asked, each in a process of its own."""
+    libc_signals.reset()  # what a row expects asks libc, and begins with that
     with Measurer() as measurer:
         yield measurer
 
@@ -63,7 +64,7 @@ def test_what_has_no_probe_has_a_test() -> None:
 def test_each_name_is_that_of_one_probe() -> None:
     """The name of a line leads to one probe, which asks something."""
     names = [row.name for row in ROWS]
-    assert len(set(names)) == len(names) > 80
+    assert len(set(names)) == len(names) > 70
     assert all(row.question for row in ROWS)
 
 
@@ -74,14 +75,6 @@ def test_a_difference_is_explained() -> None:
         with pytest.raises(ValueError, match="differs"):
             group.row(*cells, differs=differs)(print)  # type: ignore[arg-type]
     assert not group.rows
-
-
-def test_an_answer_since_a_version() -> None:
-    """An answer that depends on the version of Python is that of the running one, and all are shown."""
-    minor = sys.version_info.minor
-    answer = Since({"3.10": "once", f"3.{minor}": "now", f"3.{minor + 1}": "later"})
-    assert answer.here() == "now"
-    assert str(answer) == f"once (since 3.{minor}: now, since 3.{minor + 1}: later)"
 
 
 def test_a_table_needs_its_rows() -> None:

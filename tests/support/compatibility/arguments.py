@@ -79,15 +79,16 @@ async def executable(spawn: Spawner) -> str:
 
 
 @group.row("yes", uvloop="`TypeError`")
-async def env_path_like(spawn: Spawner) -> str:
-    """A value of `env` may be path-like."""
-    return yes((await view_of(spawn, env={"A": pathlib.Path("/p")})).environ == (b"A=/p",))
-
-
-@group.row("yes", uvloop="`TypeError`")
-async def env_mapping(spawn: Spawner) -> str:
-    """`env` may be any mapping, such as `os.environ`."""
-    return yes(len((await view_of(spawn, env=os.environ)).environ) == len(os.environ))
+async def env_kinds(spawn: Spawner) -> str:
+    """`env` may be any mapping, such as `os.environ`, and a value may be path-like."""
+    found = []
+    for env in (os.environ, {"A": pathlib.Path("/p")}):
+        try:
+            environ = (await view_of(spawn, env=env)).environ
+            found.append(yes(len(environ) == len(env) and (env is os.environ or environ == (b"A=/p",))))
+        except TypeError as exc:
+            found.append(name_of(exc))
+    return each_once(found)
 
 
 @group.row("yes", uvloop="text without `#!` is given to `/bin/sh`")
@@ -189,26 +190,24 @@ async def spawn_timeout(spawn: Spawner) -> str:
 
 
 @group.row("`ValueError`", "yes", "`ValueError`", differs="worse")
-async def user(spawn: Spawner) -> str:
-    """`user`."""
-    uid = os.getuid()
-    return yes((await view_of(spawn, user=uid)).status["Uid"] == "\t".join([str(uid)] * 4))
-
-
-@group.row("`ValueError`", "yes", "`ValueError`", differs="worse")
-async def group_(spawn: Spawner) -> str:
-    """`group`."""
-    gid = os.getgid()
-    return yes((await view_of(spawn, group=gid)).status["Gid"] == "\t".join([str(gid)] * 4))
-
-
-@group.row("`ValueError`", "yes", "`ValueError`", differs="worse")
-async def extra_groups(spawn: Spawner) -> str:
-    """`extra_groups`."""
-    try:
-        return yes((await view_of(spawn, extra_groups=[4321])).status["Groups"] == "4321")
-    except PermissionError:
-        return yes(not may_set_groups())  # it was tried
+async def credentials(spawn: Spawner) -> str:
+    """`user`, `group`, `extra_groups`."""
+    uid, gid = os.getuid(), os.getgid()
+    options: dict[str, dict[str, Any]] = {
+        "Uid": {"user": uid},
+        "Gid": {"group": gid},
+        "Groups": {"extra_groups": [4321]},
+    }
+    expected = {"Uid": "\t".join([str(uid)] * 4), "Gid": "\t".join([str(gid)] * 4), "Groups": "4321"}
+    found = []
+    for name, option in options.items():
+        try:
+            found.append(yes((await view_of(spawn, **option)).status[name] == expected[name]))
+        except ValueError as exc:
+            found.append(name_of(exc))
+        except PermissionError:
+            found.append(yes(not may_set_groups()))  # it was tried
+    return each_once(found)
 
 
 @group.row("`ValueError`", "yes", differs="worse", uvloop="yes")

@@ -73,14 +73,16 @@ async def missing_cwd(spawn: Spawner) -> str:
 
 @group.row("`PermissionError`, the given `filename`", uvloop="`PermissionError`, no `filename`")
 async def not_executable(spawn: Spawner) -> str:
-    """A program that may not be executed, or is a folder."""
+    """A program that may not be executed, is a folder, or is followed by none in a search of `PATH`."""
     with tools("plain") as place:
         program = f"{place}/plain/tool"
         os.chmod(program, 0o644)
+        path = {"PATH": f"{place}/plain:{place}/missing"}
         return each_once(
             [
                 described(await failure(spawn, program), {"the given": program}),
                 described(await failure(spawn, "/etc"), {"the given": "/etc"}),
+                described(await failure(spawn, "tool", env=path), {"the given": "tool"}),
             ]
         )
 
@@ -96,15 +98,6 @@ async def neither_elf_nor_script(spawn: Spawner) -> str:
         except OSError as exc:
             return described(exc, {"the given": program})
         return {7: "it is given to `/bin/sh`"}[await process.wait()]
-
-
-@group.row("`PermissionError`, the given `filename`", uvloop="`PermissionError`, no `filename`")
-async def failed_search(spawn: Spawner) -> str:
-    """A search in `PATH` that meets a program which may not be executed, then none."""
-    with tools("plain") as place:
-        (place / "plain/tool").chmod(0o644)
-        exc = await failure(spawn, "tool", env={"PATH": f"{place}/plain:{place}/missing"})
-        return described(exc, {"the given": "tool"})
 
 
 @group.row("`OSError` E2BIG, the given `filename`", uvloop="`OSError` E2BIG, no `filename`")
@@ -132,9 +125,19 @@ async def nothing_is_left(spawn: Spawner) -> str:
     return yes(not children)
 
 
-async def _with(spawn: Spawner, *places: tuple[list[Any], dict[str, Any]]) -> str:
+@group.row("`ValueError`", uvloop="it is taken")
+async def no_strings(spawn: Spawner) -> str:
+    """A NUL in the program, an argument, `executable`, `cwd` or `env`; `=` in a key of `env`; `PATH` in it twice."""
+    attempts: list[tuple[list[str], dict[str, Any]]] = [
+        (["true\0"], {}),
+        (["true", "a\0b"], {}),
+        (["true"], {"executable": "/bin/true\0"}),
+        (["true"], {"cwd": "/\0"}),
+        *((["true"], {"env": env}) for env in ({"A\0": "B"}, {"A": "\0B"}, {"A=B": "C"})),
+        (["true"], {"env": {"PATH": "/bin", b"PATH": "/usr/bin"}}),
+    ]
     found = []
-    for args, options in places:
+    for args, options in attempts:
         try:
             process = await spawn.exec(*args, **options)
         except ValueError as exc:
@@ -142,32 +145,6 @@ async def _with(spawn: Spawner, *places: tuple[list[Any], dict[str, Any]]) -> st
         else:
             found.append("it is taken" if await process.wait() == 0 else "it is taken, and fails")
     return each_once(found)
-
-
-@group.row("`ValueError`", uvloop="it is taken")
-async def nul(spawn: Spawner) -> str:
-    """A NUL in the program, in an argument, in `executable`, `cwd`, a key or a value of `env`."""
-    return await _with(
-        spawn,
-        (["true\0"], {}),
-        (["true", "a\0b"], {}),
-        (["true"], {"executable": "/bin/true\0"}),
-        (["true"], {"cwd": "/\0"}),
-        (["true"], {"env": {"A\0": "B"}}),
-        (["true"], {"env": {"A": "\0B"}}),
-    )
-
-
-@group.row("`ValueError`", uvloop="it is taken")
-async def equals_sign(spawn: Spawner) -> str:
-    """`=` in a key of `env`."""
-    return await _with(spawn, (["true"], {"env": {"A=B": "C"}}))
-
-
-@group.row("`ValueError`", uvloop="it is taken")
-async def path_twice(spawn: Spawner) -> str:
-    """`PATH` in `env` both as `str` and as `bytes`."""
-    return await _with(spawn, (["true"], {"env": {"PATH": "/bin", b"PATH": "/usr/bin"}}))
 
 
 @group.row("`ValueError`", uvloop="`TypeError`")

@@ -15,8 +15,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
-from aiovfork import _binding
-from tests.support import libc_signals
 from tests.support.backends import PLAIN, PLUGGED, Backend, LoopFactory
 from tests.support.errors import stdlib_type
 
@@ -41,37 +39,23 @@ class Since:
 
 
 @dataclasses.dataclass(frozen=True)
-class SinceLinux615:
-    """An answer that depends on whether the kernel tells the status of a child that others have reaped."""
+class Unless:
+    """An answer that depends on the kernel or the libc."""
 
     answer: str
-    before: str
+    otherwise: str
+    when: str
+    is_so: Callable[[], bool]
 
     def here(self) -> str:
-        """Return the answer of this kernel."""
-        return self.answer if _binding.probe().pidfd_info_exit == 0 else self.before
+        """Return the answer of this machine."""
+        return self.otherwise if self.is_so() else self.answer
 
     def __str__(self) -> str:
-        return f"{self.answer} (before Linux 6.15: {self.before})"
+        return f"{self.answer} ({self.when}: {self.otherwise})"
 
 
-@dataclasses.dataclass(frozen=True)
-class ByPosixSpawn:
-    """An answer that depends on whether Popen of this Python, by this libc's posix_spawn(3), ignores its signals."""
-
-    answer: str
-    ignored: str
-
-    def here(self) -> str:
-        """Return the answer of this Python on this libc."""
-        ignored = sys.version_info >= (3, 13) and libc_signals.posix_spawn_ignores_them()
-        return self.ignored if ignored else self.answer
-
-    def __str__(self) -> str:
-        return f"{self.answer} (since 3.13, on glibc 2.36: {self.ignored})"
-
-
-Cell: TypeAlias = str | Since | SinceLinux615 | ByPosixSpawn
+Cell: TypeAlias = str | Since | Unless
 #: Why aiovfork answers other than asyncio: it is better on purpose, or it does not have that, or pays for it.
 Difference: TypeAlias = Literal["better", "worse"]
 

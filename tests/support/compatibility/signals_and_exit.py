@@ -8,16 +8,17 @@ import errno
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Final
 
+from aiovfork import _binding
 from tests.support import libc_signals
 from tests.support.backends import Spawner
 from tests.support.compatibility.rows import (
-    ByPosixSpawn,
     Group,
     Since,
-    SinceLinux615,
+    Unless,
     name_of,
     yes,
 )
@@ -90,7 +91,16 @@ async def ignored_signals(spawn: Spawner) -> str:
     return yes(signal.SIGHUP in (await signals_of(spawn))["SigIgn"])
 
 
-@group.row("yes", ByPosixSpawn("yes", ignored="no"), "yes", differs="better")
+def _posix_spawn_ignores_them() -> bool:
+    return sys.version_info >= (3, 13) and libc_signals.posix_spawn_ignores_them()
+
+
+@group.row(
+    "yes",
+    Unless("yes", "no", "since 3.13, on glibc 2.36", _posix_spawn_ignores_them),
+    "yes",
+    differs="better",
+)
 async def glibcs_own_signals(spawn: Spawner) -> str:
     """Signals 32 and 33, which glibc needs for `setuid()` and the like, are not ignored in the child."""
     libc_signals.reset()  # whoever has started this process may have been another that ignores them
@@ -150,7 +160,12 @@ async def signals_go_through(spawn: Spawner) -> str:
     return "its pid"
 
 
-_TRUE: Final = SinceLinux615("its exit status", "255, with a warning")
+_TRUE: Final = Unless(
+    "its exit status",
+    "255, with a warning",
+    "before Linux 6.15",
+    lambda: _binding.probe().pidfd_info_exit != 0,
+)
 
 
 @group.row(_TRUE, "255, with a warning", "its exit status", differs="better")

@@ -76,12 +76,6 @@ async def anyio_signals(_: Spawner) -> str:
     return yes(found == [-15, -9, -10])
 
 
-@group.row("`ValueError`")
-async def anyio_for_windows(_: Spawner) -> str:
-    """`startupinfo`, `creationflags`."""
-    return await _taken(startupinfo=object(), creationflags=8)
-
-
 @group.row("yes")
 async def anyio_pass_fds(_: Spawner) -> str:
     """`pass_fds`."""
