@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import psutil
@@ -31,22 +30,29 @@ async def failure(spawn: Spawner, *args: Any, **options: Any) -> OSError:
     raise AssertionError
 
 
-def described(exc: OSError, names: Mapping[str, Any]) -> str:
+def described(exc: OSError, given: object, called: str = "the given") -> str:
     """Return an exception in the page's words: its class, an errno that this does not tell, and its filename."""
     number = f" {errno.errorcode[exc.errno or 0]}" if stdlib_type(exc) is OSError else ""
-    (filename,) = [called for called, name in {"no": None, **names}.items() if name == exc.filename]
-    return f"{name_of(exc)}{number}, {filename} `filename`"
+    return f"{name_of(exc)}{number}, {({None: 'no', given: called})[exc.filename]} `filename`"
+
+
+async def failures(
+    spawn: Spawner, *calls: tuple[list[Any], dict[str, Any]], called: str = "the given"
+) -> str:
+    """Start what cannot be started, in several ways, and describe what that raises."""
+    found = []
+    for args, options in calls:
+        given = options.get("cwd") or options.get("executable") or args[0]
+        found.append(described(await failure(spawn, *args, **options), given, called))
+    return each_once(found)
 
 
 @group.row("`FileNotFoundError`, the given `filename`", uvloop="`FileNotFoundError`, no `filename`")
 async def missing_program(spawn: Spawner) -> str:
     """A program, or `executable`, that is not there, or not in `PATH`."""
-    return each_once(
-        [
-            described(await failure(spawn, "/no/such/program"), {"the given": "/no/such/program"}),
-            described(await failure(spawn, "no-such-program"), {"the given": "no-such-program"}),
-            described(await failure(spawn, "true", executable=b"no-such"), {"the given": b"no-such"}),
-        ]
+    programs: list[Any] = ["/no/such/program", "no-such-program"]
+    return await failures(
+        spawn, *(([program], {}) for program in programs), (["true"], {"executable": b"no-such"})
     )
 
 
@@ -62,13 +68,8 @@ async def missing_path(spawn: Spawner) -> str:
 @group.row("`FileNotFoundError`, the `cwd` as `filename`", uvloop="`FileNotFoundError`, no `filename`")
 async def missing_cwd(spawn: Spawner) -> str:
     """A `cwd` that is not there, whether or not the program is."""
-    names = {"the `cwd` as": "/no/such/folder"}
-    return each_once(
-        [
-            described(await failure(spawn, "true", cwd="/no/such/folder"), names),
-            described(await failure(spawn, "/no/such/program", cwd="/no/such/folder"), names),
-        ]
-    )
+    folder = {"cwd": "/no/such/folder"}
+    return await failures(spawn, (["true"], folder), (["/no/such/program"], folder), called="the `cwd` as")
 
 
 @group.row("`PermissionError`, the given `filename`", uvloop="`PermissionError`, no `filename`")
@@ -77,14 +78,8 @@ async def not_executable(spawn: Spawner) -> str:
     with tools("plain") as place:
         program = f"{place}/plain/tool"
         os.chmod(program, 0o644)
-        path = {"PATH": f"{place}/plain:{place}/missing"}
-        return each_once(
-            [
-                described(await failure(spawn, program), {"the given": program}),
-                described(await failure(spawn, "/etc"), {"the given": "/etc"}),
-                described(await failure(spawn, "tool", env=path), {"the given": "tool"}),
-            ]
-        )
+        search = {"env": {"PATH": f"{place}/plain:{place}/missing"}}
+        return await failures(spawn, ([program], {}), (["/etc"], {}), (["tool"], search))
 
 
 @group.row("`OSError` ENOEXEC, the given `filename`", uvloop="it is given to `/bin/sh`")
@@ -96,14 +91,14 @@ async def neither_elf_nor_script(spawn: Spawner) -> str:
         try:
             process = await spawn.exec(program)
         except OSError as exc:
-            return described(exc, {"the given": program})
+            return described(exc, program)
         return {7: "it is given to `/bin/sh`"}[await process.wait()]
 
 
 @group.row("`OSError` E2BIG, the given `filename`", uvloop="`OSError` E2BIG, no `filename`")
 async def too_long(spawn: Spawner) -> str:
     """An argument that is too long for the kernel."""
-    return described(await failure(spawn, "true", "x" * 200_000), {"the given": "true"})
+    return await failures(spawn, (["true", "x" * 200_000], {}))
 
 
 @group.row("yes", "no", "no", plugged="yes", differs="better")

@@ -35,27 +35,21 @@ class Measurer:
     """The interpreter that forks, as a context manager."""
 
     def __init__(self) -> None:
-        ours, theirs = [], []
-        for _ in range(2):
-            read_end, write_end = os.pipe()
-            ours.append(read_end)
-            theirs.append(write_end)
-        requests, results = (ours[0], theirs[0]), (ours[1], theirs[1])
         self._process = subprocess.Popen(
             # -P: the modules beside this one are no modules of the standard library.
-            [sys.executable, "-P", "-X", "faulthandler", __file__, str(requests[0]), str(results[1])],
-            pass_fds=[requests[0], results[1]],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-P", "-X", "faulthandler", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
-        os.close(requests[0])
-        os.close(results[1])
-        self._requests = open(requests[1], "w", buffering=1)  # noqa: SIM115  # closed by __exit__
-        self._results = open(results[0])  # noqa: SIM115  # likewise
 
     def answers(self, name: str) -> dict[str, str]:
         """Return what the probe of this name has seen, by the names of the backends."""
-        print(name, file=self._requests)
-        result = self._results.readline()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(name, file=self._process.stdin)
+        result = self._process.stdout.readline()
         assert result, "the interpreter that forks has ended"
         answers: dict[str, str] = json.loads(result)
         return answers
@@ -66,9 +60,7 @@ class Measurer:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._requests.close()
-        self._results.close()
-        self._process.wait()
+        self._process.communicate()
 
 
 def _answer(row: Row, column: Column) -> str:
@@ -133,10 +125,12 @@ def main() -> None:
     from tests.support.compatibility.rows import rows  # noqa: PLC0415  # the path is known only now
 
     by_name: dict[str, Any] = {row.name: row for row in rows()}
-    requests_fd, results_fd = map(int, sys.argv[1:])
-    for fd in (requests_fd, results_fd):
-        os.set_inheritable(fd, False)
-    with open(requests_fd) as requests, open(results_fd, "w", buffering=1) as results:
+    # No probe has the pipes as its standard streams, and no child inherits them.
+    with open(os.dup(0)) as requests, open(os.dup(1), "w", buffering=1) as results:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(2, 1)
+        os.close(null)
         for line in requests:
             print(json.dumps(_answers(by_name[line.strip()])), file=results)
 
