@@ -45,7 +45,7 @@ C: list[set[str]] = [
     {"files"},
     {"streams"},
     {"request"},
-    {"port"},
+    {"port", "attempt"},
     {"park", "collector"},
     {"reaper"},
     {"worker"},

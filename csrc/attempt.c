@@ -1,0 +1,261 @@
+/* DESIGN: one attempt at a child.
+ *
+ * What: makes the pipes, clones with vfork semantics, and finds out whether the child runs its program.
+ * Where: the worker.
+ * Invariants: every signal, libc's included, is blocked while a child shares our memory, and
+ *     unblocked before the worker waits for anything else: a thread that keeps libc's blocked
+ *     makes setuid() hang for good (libc signals every thread). The kernel writes the pidfd into the
+ *     request before the child runs. Until the post, whoever finds the request through its slot may set
+ *     the report's `cancel`, and kill through the pidfd once the child has set started_ns.
+ * Deliberately absent: any retry that could start a program twice. */
+#include "attempt.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "plan.h"
+#include "probe.h"
+#include "reap.h"
+#include "sys.h"
+#include "thread.h"
+
+/* Up to this number of a source, unsharing the table in the child copies less than clone would. */
+enum { ATTEMPT_UNSHARE_BELOW = 256 };
+
+/* How long a report by pipe may say nothing until the kernel is asked. */
+enum { ATTEMPT_ASK_AGAIN_MS = 20 };
+
+/* Ways of giving a child its descriptors that an attempt has found refused. */
+enum { FORGO_UNSHARE = 1, FORGO_OWN_STREAMS = 2 };
+
+/* THREAD worker. */
+void avf_attempt_fail(struct avf_attempt *o, int32_t step, int32_t error)
+{
+    o->kind = AVF_OUTCOME_FAILURE;
+    o->step = step;
+    o->error = error;
+}
+
+/* THREAD worker. The child's descriptors come from a copy of the table, which clone makes. */
+static void attempt_copy_table(const struct avf_request *r, struct avf_child *child)
+{
+    memcpy(child->flat.stream_source, r->source, sizeof child->flat.stream_source);
+    child->unshare_from = 0;
+}
+
+/* THREAD worker. The same from the shared table, which the child unshares at once: that costs nothing for the
+ * descriptors that it drops, if all that it needs sits on low numbers. */
+static void attempt_prefer_unshare(const struct avf_request *r, struct avf_child *child, int forgo)
+{
+    int32_t source[3], same_as[3], highest = r->files.message_fd > 2 ? r->files.message_fd : 2;
+    uint32_t count = r->plan->fd_count;
+    struct rlimit limit;
+    memcpy(source, r->source, sizeof source);
+    avf_streams_prefer_own(r->plan, source, forgo & FORGO_OWN_STREAMS ? INT32_MAX : ATTEMPT_UNSHARE_BELOW,
+                           same_as);
+    for (int i = 0; i < 3; i++)
+        highest = source[i] > highest ? source[i] : highest;
+    for (uint32_t i = 0; i < count; i++)
+        highest = r->source[3 + i] > highest ? r->source[3 + i] : highest;
+    if (highest >= ATTEMPT_UNSHARE_BELOW)
+        return;
+    /* A number above a limit that was lowered since can be kept, but not made again (RLIMIT_NOFILE). */
+    if (count &&
+        (getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)avf_plan_fds(r->plan)[count - 1] >= limit.rlim_cur))
+        return;
+    memcpy(child->flat.stream_source, source, sizeof source);
+    memcpy(child->same_as, same_as, sizeof same_as);
+    child->parent_pid = getpid();
+    child->unshare_from = (uint32_t)highest + 1;
+}
+
+/* THREAD worker. A pipe that says by its end that the child has run exec, or is over. */
+static int attempt_open_report_pipe(struct avf_request *r)
+{
+    int ends[2], error = 0;
+    avf_gate_enter();
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        error = -errno;
+    avf_lock();
+    if (error == 0)
+        memcpy(r->report_pipe, ends, sizeof ends);
+    avf_unlock();
+    avf_gate_leave();
+    return error;
+}
+
+/* THREAD worker. */
+static void attempt_close_report_pipe(struct avf_request *r, int end)
+{
+    avf_gate_enter();
+    avf_lock();
+    int fd = r->report_pipe[end];
+    r->report_pipe[end] = -1;
+    avf_unlock();
+    avf_close_all(&fd, 1);
+    avf_gate_leave();
+}
+
+/* THREAD worker. Waits for the report. A process that forked without exec, and without our handler, may hold the
+ * write end for long: so the pidfd is watched too, and now and then the kernel is asked. */
+static void attempt_read_report_pipe(struct avf_request *r)
+{
+    struct pollfd wanted[2] = {{.fd = r->report_pipe[0], .events = POLLIN},
+                               {.fd = r->pidfd, .events = POLLIN}};
+    attempt_close_report_pipe(r, 1);
+    while (poll(wanted, 2, ATTEMPT_ASK_AGAIN_MS) <= 0 && !avf_reap_has_run_exec(r->pidfd))
+        ;
+}
+
+/* THREAD worker. SIGNALS all blocked during the window. One attempt at a child. RETURNS the pid or -errno of
+ * clone; the report tells about the rest. */
+static long attempt_clone(struct avf_request *r, struct avf_child *child, int32_t engine)
+{
+    _Alignas(16) char stack[AVF_CHILD_STACK];
+    uint64_t all = ~0ULL, mask, flags = 0;
+
+    if (engine & AVF_REPORT_PIPE) {
+        int error = attempt_open_report_pipe(r);
+        if (error < 0)
+            return error;
+    }
+    child->flat.report_fd = r->report_pipe[1];
+    child->report->error = 0;
+    child->report->step = AVF_STEP_CLONE;
+    child->flat.reset_handlers = child->flat.reset_handlers || !(engine & AVF_ENGINE_CLONE3);
+    if (!child->flat.reset_handlers)
+        flags |= AVF_CLONE_CLEAR_SIGHAND;
+    if (child->unshare_from)
+        flags |= AVF_CLONE_FILES;
+    sys_sigmask(SIG_SETMASK, &all, &mask);
+    long pid = avf_engine_clone((engine & AVF_ENGINE_CLONE3) != 0, flags, stack, sizeof stack, avf_child_run,
+                                child, (int32_t *)&r->pidfd);
+    sys_sigmask(SIG_SETMASK, &mask, NULL);
+    r->pid = (int32_t)pid;
+    if (engine & AVF_REPORT_PIPE) {
+        if (pid > 0)
+            attempt_read_report_pipe(r);
+        else
+            attempt_close_report_pipe(r, 1);
+        attempt_close_report_pipe(r, 0);
+    }
+    return pid;
+}
+
+/* THREAD worker. The child of this attempt is over, or there was none: nobody finds its pidfd any more. After a
+ * clone that failed the number is none that was ever open: then `pid` is not positive. */
+void avf_attempt_forget_child(struct avf_request *r, long pid)
+{
+    avf_gate_enter();
+    avf_lock();
+    int pidfd = r->pidfd;
+    r->pidfd = r->pid = -1;
+    r->seat->report->started_ns = 0;
+    avf_unlock();
+    if (pid > 0)
+        close(pidfd);
+    avf_gate_leave();
+}
+
+/* THREAD worker. What must hold before a child is made; else RETURNS 0 and fills the outcome. */
+static int attempt_is_possible(struct avf_request *r, avf_facts *facts, struct avf_attempt *o)
+{
+    int error = avf_probe_facts(facts);
+    if (error == 0 && facts->parent_suspended) /* else its pid is known in the window, and serves as well */
+        error = avf_probe_pidfd_signal();
+    if (error == 0 && avf_probe_is_lasting(facts->pidfd_wait))
+        error = -ENOSYS;
+    int wait_error = facts->pidfd_wait < 0 ? facts->pidfd_wait : avf_probe_pidfd_wait();
+    if (error < 0)
+        avf_attempt_fail(o, AVF_STEP_PROBE, error);
+    else if (wait_error < 0)
+        avf_attempt_fail(o, AVF_STEP_WAIT, wait_error);
+    else if (r->seat->report->cancel)
+        avf_attempt_fail(o, AVF_STEP_NONE, r->seat->report->cancel);
+    else
+        return 1;
+    return 0;
+}
+
+/* THREAD worker. clone has made a child, which has let us go on. Each field of the report is read once: nobody who
+ * could still write to it gets a second chance. RETURNS AVF_FATE_RAN or AVF_FATE_DIED, with the outcome of either. */
+static int attempt_judge(struct avf_request *r, int32_t pid, struct avf_attempt *o)
+{
+    struct avf_report *report = r->seat->report;
+    int32_t error = report->error, step = report->step, cancel = report->cancel;
+    int fate = avf_reap_fate(r->pidfd, pid, error != 0, step, &o->status);
+    if (fate == AVF_FATE_DIED) {
+        avf_attempt_fail(o, step, cancel ? cancel : error);
+        return fate;
+    }
+    if (fate == AVF_FATE_RAN && !cancel) {
+        o->kind = AVF_OUTCOME_CHILD;
+        o->pid = pid;
+        return fate;
+    }
+    avf_kill_and_wait(r->pidfd, pid);
+    avf_attempt_fail(o, fate < 0 ? AVF_STEP_WAIT : step, cancel ? cancel : fate);
+    return AVF_FATE_DIED;
+}
+
+/* THREAD worker. Everything from the pipes to a child that runs its program, or the reason why not. */
+void avf_attempt_run(struct avf_request *r, struct avf_attempt *o)
+{
+    avf_facts facts;
+    int32_t step, forgo = 0;
+    if (!attempt_is_possible(r, &facts, o))
+        return;
+    int32_t engine = avf_probe_engine(&facts);
+    if (!facts.memory_shared)
+        avf_window_share_with_forks();
+    struct avf_child child = {
+        .flat = {.sigmask = r->sigmask,
+                 .libc_signals = avf_libc_signals(),
+                 .reset_handlers = avf_probe_is_lasting(facts.clear_sighand),
+                 .message_fd = r->files.message_fd,
+                 .message_count = r->files.message_count},
+        .plan = r->plan,
+        .argv = r->argv,
+        .envp = r->envp,
+        .fd_source = r->source + 3,
+        .scratch = r->scratch,
+        .report = r->seat->report,
+    };
+    avf_plan_split(r->plan, r->plan->argv_offset, r->plan->argv_count, r->argv);
+    avf_plan_split(r->plan, r->plan->envp_offset, r->plan->envp_count, r->envp);
+    int error = avf_streams_make_pipes(r->plan, &r->pipes, &step);
+    if (error < 0) {
+        avf_attempt_fail(o, step, error);
+        return;
+    }
+    avf_streams_add_pipes(r->plan, &r->pipes, r->source);
+    if (!(r->plan->flags & AVF_PLAN_CLOSE_FDS) || engine & AVF_REPORT_PIPE || !avf_probe_close_range(&facts))
+        forgo = FORGO_UNSHARE;
+
+    for (;;) {
+        attempt_copy_table(r, &child);
+        if (!(forgo & FORGO_UNSHARE))
+            attempt_prefer_unshare(r, &child, forgo);
+        long pid = attempt_clone(r, &child, engine);
+        o->flags = engine | (child.unshare_from ? AVF_FDS_UNSHARED : 0);
+        o->resumed_ns = avf_now();
+        if (pid > 0 && attempt_judge(r, (int32_t)pid, o) == AVF_FATE_RAN)
+            return;
+        avf_attempt_forget_child(r, pid);
+        if (pid < 0 && engine & AVF_ENGINE_CLONE3 && avf_engine_refused(pid)) {
+            engine &= ~AVF_ENGINE_CLONE3; /* a filter; or a sandbox that came after the probe */
+            continue;
+        }
+        if (pid < 0)
+            avf_attempt_fail(o, AVF_STEP_CLONE, (int32_t)pid);
+        if (o->step != AVF_STEP_UNSHARE_FDS || o->error == 0 || r->seat->report->cancel)
+            return;
+        forgo |=
+            o->error == -ESTALE ? FORGO_OWN_STREAMS : FORGO_UNSHARE; /* a filter on that flag or on kcmp */
+    }
+}
