@@ -102,19 +102,20 @@ static void attempt_close_report_pipe(struct avf_request *r, int end)
 }
 
 /* THREAD worker. Waits for the report. A process that forked without exec, and without our handler, may hold the
- * write end for long: so the pidfd is watched too, and now and then the kernel is asked. */
-static void attempt_read_report_pipe(struct avf_request *r)
+ * write end for long: so the pidfd is watched too, and now and then the kernel is asked, where
+ * clone is known to let go only after exec: an emulator may know nothing of exit signals. */
+static void attempt_read_report_pipe(struct avf_request *r, int suspended)
 {
     struct pollfd wanted[2] = {{.fd = r->report_pipe[0], .events = POLLIN},
                                {.fd = r->pidfd, .events = POLLIN}};
     attempt_close_report_pipe(r, 1);
-    while (poll(wanted, 2, ATTEMPT_ASK_AGAIN_MS) <= 0 && !avf_reap_has_run_exec(r->pidfd))
+    while (poll(wanted, 2, ATTEMPT_ASK_AGAIN_MS) <= 0 && !(suspended && avf_reap_has_run_exec(r->pidfd)))
         ;
 }
 
 /* THREAD worker. SIGNALS all blocked during the window. One attempt at a child. RETURNS the pid or -errno of
  * clone; the report tells about the rest. */
-static long attempt_clone(struct avf_request *r, struct avf_child *child, int32_t engine)
+static long attempt_clone(struct avf_request *r, struct avf_child *child, int32_t engine, int suspended)
 {
     _Alignas(16) char stack[AVF_CHILD_STACK];
     uint64_t all = ~0ULL, mask, flags = 0;
@@ -139,7 +140,7 @@ static long attempt_clone(struct avf_request *r, struct avf_child *child, int32_
     r->pid = (int32_t)pid;
     if (engine & AVF_REPORT_PIPE) {
         if (pid > 0)
-            attempt_read_report_pipe(r);
+            attempt_read_report_pipe(r, suspended);
         else
             attempt_close_report_pipe(r, 1);
         attempt_close_report_pipe(r, 0);
@@ -241,7 +242,7 @@ void avf_attempt_run(struct avf_request *r, struct avf_attempt *o)
         attempt_copy_table(r, &child);
         if (!(forgo & FORGO_UNSHARE))
             attempt_prefer_unshare(r, &child, forgo);
-        long pid = attempt_clone(r, &child, engine);
+        long pid = attempt_clone(r, &child, engine, facts.parent_suspended);
         o->flags = engine | (child.unshare_from ? AVF_FDS_UNSHARED : 0);
         o->resumed_ns = avf_now();
         if (pid > 0 && attempt_judge(r, (int32_t)pid, o) == AVF_FATE_RAN)
