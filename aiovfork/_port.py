@@ -149,30 +149,36 @@ class CompletionPort:
             loop.remove_reader(self._fd)
 
     def _drain(self) -> None:
-        """Deliver what has come back. The reader's callback; one call into C for a whole batch.
+        """Deliver what has come back. The reader's callback.
 
         An exception may come between any two byte codes: KeyboardInterrupt of a signal handler, MemoryError.
-        So the core keeps each record until it is acknowledged here, and a sink may be told twice.
+        So the core keeps each record until it is acknowledged here, and a sink may be told twice. What is
+        left keeps no descriptor readable: the loop is asked to come back.
         """
-        port, counts = self._port, self._counts
-        if port is None:
-            return
         try:
-            count = lib.avf_port_drain(port)
-            if count < 0:
-                self._report(OSError(-count, os.strerror(-count)))
-                return
-            for index in range(counts[_TAKEN], counts[_FILLED]):
-                self._deliver(index * EVENT_SIZE)
-                counts[_TAKEN] = index + 1
-                if self._strays:
-                    close_all(self._strays)
+            # One call, for CPython leaves the jump at the end of a loop out of the try block that it is in
+            # (seen in 3.13), and that is where it runs signal handlers.
+            self._deliver_batch()
         except BaseException:
-            # What is left keeps no descriptor readable: the loop must be asked to come back.
             loop = self._loop()
             if loop is not None and not loop.is_closed():
                 loop.call_soon(self._drain)
             raise
+
+    def _deliver_batch(self) -> None:
+        """Deliver a batch: one call into C."""
+        port, counts = self._port, self._counts
+        if port is None:
+            return
+        count = lib.avf_port_drain(port)
+        if count < 0:
+            self._report(OSError(-count, os.strerror(-count)))
+            return
+        for index in range(counts[_TAKEN], counts[_FILLED]):
+            self._deliver(index * EVENT_SIZE)
+            counts[_TAKEN] = index + 1
+            if self._strays:
+                close_all(self._strays)
 
     def _deliver(self, at: int) -> None:
         """Give a record to its sink. One that raises is reported; the others get theirs."""
