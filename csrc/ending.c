@@ -62,6 +62,7 @@ int32_t avf_dispose(uint64_t ticket)
         avf_reaper_orphan(slot);
         result = 0;
     } else if (slot && slot->outcome == AVF_OUTCOME_CHILD && slot->state != AVF_SLOT_ORPHANED) {
+        slot->unwanted = 1;
         result = avf_signal(slot->pidfd, slot->pid, SIGKILL); /* drain will reap it */
     }
     avf_unlock();
@@ -100,7 +101,8 @@ static void ending_end_posted(struct avf_port *port)
     }
 }
 
-/* THREAD any, under the lock. Workers clean up by themselves; children stay, without a port. */
+/* THREAD any, under the lock. Workers clean up by themselves. Children stay, without a port, but for those that were
+ * disposed of already: nobody will ask for that again. */
 static void ending_give_up_children(struct avf_port *port)
 {
     for (uint32_t c = 0; c < avf_state.chunk_count; c++)
@@ -113,6 +115,8 @@ static void ending_give_up_children(struct avf_port *port)
             if (slot->state == AVF_SLOT_ALIVE)
                 avf_slot_move(slot, AVF_SLOT_DETACHED, NULL);
             slot->port = NULL;
+            if (slot->state == AVF_SLOT_DETACHED && slot->unwanted)
+                avf_reaper_orphan(slot);
         }
 }
 

@@ -67,6 +67,7 @@ struct avf_slot {
     uint8_t state;                    /* enum avf_slot_state */
     uint8_t outcome;                  /* enum avf_outcome */
     uint8_t reaped_now;               /* a drain looks at the child without the lock: the pidfd stays open */
+    uint8_t unwanted;                 /* it was disposed of while ALIVE: nobody will do that again */
     int32_t pid, pidfd;               /* of a child; else -1 */
     int32_t error, step, status, flags;
     int32_t parent_end[3];

@@ -9,10 +9,14 @@ from collections.abc import Callable, Coroutine
 from types import CodeType, FrameType
 from typing import Any
 
+import psutil
 import pytest
 
 import aiovfork
+from aiovfork._options import Command
+from aiovfork._plan import build
 from aiovfork._port import CompletionPort
+from aiovfork._ports import port_of
 from tests.support.backends import LOOP_FACTORIES, LoopFactory
 
 PACKAGE = os.path.dirname(aiovfork.__file__)
@@ -187,3 +191,43 @@ def test_in_a_submission(factory: LoopFactory) -> None:
     assert (
         with_interrupts(factory, one_process, ["interrupted"], CompletionPort.submit, KeyboardInterrupt) > 10
     )
+
+
+class NoSink:
+    """Would be told of a child."""
+
+    def spawned(self, event: object) -> None:
+        """The child runs."""
+
+    def failed(self, error: int, step: int, status: int) -> None:
+        """There is none."""
+
+    def exited(self, event: object) -> None:
+        """It has exited."""
+
+
+def no_child() -> bool:
+    """Whether this process has neither a child nor a zombie."""
+    return not psutil.Process().children()
+
+
+@pytest.mark.parametrize("closed", ["by its loop", "by the collector"])
+def test_a_port_that_ends_before_the_exit_of_a_stray(closed: str) -> None:
+    """A child that nobody owns is killed as soon as the port hears of it, and reaped though the port ends then."""
+
+    async def leave_a_stray() -> None:
+        port = port_of(asyncio.get_running_loop())
+        ticket = port.submit(build(Command(("sleep", "1000"), None, None, None)), NoSink())
+        del port._sinks[ticket]  # as after an exception between avf_spawn() and the note of the sink
+        while not aiovfork.stats().alive > before.alive:
+            port._drain()
+        if closed == "by its loop":
+            port.close()
+        else:
+            port._finalizer()
+
+    before = aiovfork.stats()
+    asyncio.run(leave_a_stray())
+    while aiovfork.stats().abandoned == before.abandoned or not no_child():
+        os.sched_yield()
+    assert aiovfork.stats().alive == before.alive
