@@ -183,7 +183,7 @@ def park_workers(enabled: bool) -> bool:
 
     AIOVFORK_PARK=0 in the environment switches it off from the start. Callable from any thread.
     """
-    return bool(lib.avf_park(int(enabled)))
+    return bool(lib.avf_park(bool(enabled)))
 
 
 def force(engine: _Engine | None = None, report: _Report | None = None) -> None:

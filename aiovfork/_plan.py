@@ -44,8 +44,9 @@ def build(command: Command) -> Plan:
     """Describe a child.
 
     Raises:
-        TypeError: An argument is not str, bytes or os.PathLike.
+        TypeError: An argument is not str, bytes or os.PathLike, or a number is no integer.
         ValueError: A NUL in an argument, in env or in cwd, `=` in an env key, a negative number in pass_fds.
+        SpawnError: A standard stream is no descriptor that could be open.
         OverflowError: A number that does not fit a C int.
     """
     args, stdin, stdout, stderr, options, _ = command
@@ -96,19 +97,32 @@ def _c_int(value: int) -> int:
     return value
 
 
+def _integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
+
+
 def _stdio(value: Any, number: int, pass_fds: Sequence[int]) -> int:
     if value is None:
         # A standard stream in pass_fds is passed even if it is not inheritable by itself.
         return number if number in pass_fds else _STDIO_INHERIT
+    name, words = _STDIO[number]
     if not isinstance(value, int):
-        value = value.fileno()  # AttributeError otherwise, as with Popen
+        given, value = value, value.fileno()  # AttributeError otherwise, as with Popen
+        value = _integer(value, f"fileno() of {name}")
+        if value < 0:  # a socket that is closed says -1, which would mean PIPE
+            raise _bad_descriptor(f"{name} must be open, but fileno() of {given!r} is {value}")
     if value == subprocess.STDOUT and number == _STDOUT:
         raise ValueError("STDOUT can only be used for stderr")  # as Popen says since Python 3.13
     if value < 0 and (value < subprocess.DEVNULL or (value == subprocess.STDOUT and number != _STDERR)):
-        name, words = _STDIO[number]
-        note = f"{name} must be a descriptor, a file, None, PIPE, {words}, not {value}"
-        raise spawn_failure(lib.AVF_STEP_DUP_FDS, note, errno.EBADF, os.strerror(errno.EBADF))
+        raise _bad_descriptor(f"{name} must be a descriptor, a file, None, PIPE, {words}, not {value}")
     return _c_int(value)
+
+
+def _bad_descriptor(note: str) -> OSError:
+    return spawn_failure(lib.AVF_STEP_DUP_FDS, note, errno.EBADF, os.strerror(errno.EBADF))
 
 
 # ---- options that are a step of the child ----
@@ -123,6 +137,7 @@ def _switch(value: bool) -> int | None:  # it is the option's value
 
 
 def _umask(value: int) -> int | None:
+    value = _integer(value, "umask")
     if value == -1:
         return None
     if value < 0:
@@ -133,6 +148,7 @@ def _umask(value: int) -> int | None:
 def _process_group(value: int | None) -> int | None:
     if value is None:
         return None
+    value = _integer(value, "process_group")
     if value < 0:
         raise ValueError(f"process_group must not be negative: {value}")
     return _c_int(value)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import decimal
+import errno
 import fractions
 import math
+import socket
 from typing import Any
 
 import pytest
@@ -121,3 +123,51 @@ async def test_what_a_process_says_of_itself() -> None:
     shell = await aiovfork.create_subprocess_shell("true secret")
     await shell.wait()
     assert repr(shell) == f"<Process {shell.pid} '/bin/sh' returncode=0>"
+
+
+class Numbered:
+    """Some object whose fileno() is whatever it was given."""
+
+    def __init__(self, number: Any) -> None:
+        self.number = number
+
+    def fileno(self) -> Any:
+        """Return it."""
+        return self.number
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+@pytest.mark.parametrize("number", [-1, -2, -3, -4])
+async def test_a_negative_fileno(stream: str, number: int) -> None:
+    """An object whose fileno() is -1 is closed, as a socket is: EBADF. It is not PIPE, whose number is -1."""
+    options: Any = {stream: Numbered(number)}
+    with pytest.raises(aiovfork.SpawnError) as caught:
+        await aiovfork.create_subprocess_exec("true", **options)
+    assert (caught.value.errno, caught.value.step) == (errno.EBADF, "dup fds")
+    assert caught.value.__notes__[-1].endswith(f"fileno() of {options[stream]!r} is {number}")
+
+
+async def test_a_closed_socket() -> None:
+    """A socket that was closed before is refused, and the program not run."""
+    given = socket.socket()
+    given.close()
+    options: Any = {"stdout": given}
+    with pytest.raises(aiovfork.SpawnError, match="Bad file descriptor"):
+        await aiovfork.create_subprocess_exec("true", **options)
+
+
+@pytest.mark.parametrize("wrong", [1.5, "1", b"1", object()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("option", ["umask", "process_group", "pipesize"])
+async def test_a_number_that_is_no_integer(option: str, wrong: Any) -> None:
+    """A TypeError that names the option, as the reference says; nothing is started."""
+    options: Any = {option: wrong}
+    with pytest.raises(TypeError, match=f"{option} must be an integer"):
+        await aiovfork.create_subprocess_exec("true", **options)
+
+
+@pytest.mark.parametrize("wrong", [1.5, "1", None], ids=lambda value: type(value).__name__)
+async def test_a_fileno_that_is_no_integer(wrong: Any) -> None:
+    """Likewise what an object gives as its descriptor."""
+    options: Any = {"stdin": Numbered(wrong)}
+    with pytest.raises(TypeError, match=r"fileno\(\) of stdin must be an integer"):
+        await aiovfork.create_subprocess_exec("true", **options)
