@@ -89,8 +89,10 @@ class SpawnError(OSError):
     step: str = "none"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Say how it is made again: its class is made on demand, and has no name to be found by."""
+        """Say how it is made again: ours have no name to be found by. A class that derives from them has."""
         made: tuple[Any, ...] = tuple(super().__reduce__())
+        if type(self) not in _TYPES.values():
+            return made
         _, arguments, *state = made
         return _made_again, (type(self).__name__, arguments), *state
 

@@ -79,6 +79,19 @@ async def test_it_can_be_pickled(
     assert (again.args, str(again), again.__notes__) == (exc.args, str(exc), exc.__notes__)
 
 
+class Derived(aiovfork.SpawnError):
+    """An application's."""
+
+
+def test_a_class_of_the_applications_can_be_pickled() -> None:
+    """A class that derives from SpawnError comes back from a pickle as itself."""
+    exc = Derived(errno.ENOENT, os.strerror(errno.ENOENT), "program")
+    exc.step = "exec"
+    again = pickle.loads(pickle.dumps(exc))  # noqa: S301  # ours
+    assert type(again) is Derived
+    assert (again.errno, again.filename, again.step) == (errno.ENOENT, "program", "exec")
+
+
 async def test_a_traceback_names_it() -> None:
     """A traceback ends with a name that says what happened, the stdlib's message, and the note."""
     lines = traceback.format_exception_only(await failure("/no/such/program"))
