@@ -139,4 +139,5 @@ class Process(AsyncioProcess):
     ) -> None:
         """Kill the child if it still runs, reap it, close its pipes."""
         self._transport.close()
-        await self.wait()
+        if exc_type is not GeneratorExit:  # the task was destroyed: no loop is there to wait in
+            await self.wait()

@@ -200,3 +200,26 @@ async def test_async_with_under_cancellation() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert processes[0].returncode == -9
+
+
+def test_async_with_of_a_coroutine_that_is_destroyed() -> None:
+    """A coroutine that is closed inside `async with` cannot wait: its child is killed, and nothing is said."""
+
+    async def block() -> None:
+        async with await aiovfork.create_subprocess_exec("sleep", "1000", **PIPES):
+            await asyncio.Event().wait()
+
+    async def drive() -> None:
+        coroutine = block()
+        step = coroutine.send(None)
+        while aiovfork.stats().alive == before:
+            step._asyncio_future_blocking = False  # as a task does
+            if step.done():
+                step = coroutine.send(None)
+            else:
+                await asyncio.sleep(0)
+        coroutine.close()
+
+    before = aiovfork.stats().alive
+    with quiet_finalizers(), asyncio.Runner(loop_factory=aiovfork.new_event_loop) as runner:
+        runner.run(drive())
