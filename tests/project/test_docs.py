@@ -72,6 +72,7 @@ def test_every_step_is_documented() -> None:
     text = (ROOT / "docs" / "reference" / "errors.md").read_text()
     documented = [name for name in re.findall(r"^\| `([a-z ]+)` \|", text, re.MULTILINE) if name != "step"]
     assert documented == [step_name(step) for step in range(1, lib.AVF_STEP_COUNT)]
+    assert "`step` is `port`" in text  # of Python's own: no step of a request
 
 
 def test_every_option_is_documented() -> None:
