@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -135,6 +136,8 @@ def with_interrupts(
             interrupt = Interrupt(function.__code__, number, exc)
             task = loop.create_task(scenario())
             before = sys.gettrace()
+            gc.collect()
+            gc.disable()  # Python ignores what is raised in a __del__ of the run before
             sys.settrace(interrupt.trace)
             try:
                 loop.run_until_complete(task)
@@ -142,6 +145,7 @@ def with_interrupts(
                 assert not interrupt.left
             finally:
                 sys.settrace(before)
+                gc.enable()
             assert loop.run_until_complete(task) == expected, f"with an exception at byte code {number}"
             for _ in range(1000):  # what was given up is closed and reaped in a few rounds
                 if not left_over(descriptors):
