@@ -128,7 +128,10 @@ def with_interrupts(
     with asyncio.Runner(loop_factory=factory) as runner:
         loop = runner.get_loop()
         loop.set_exception_handler(lambda _loop, context: None)
+        # Since 3.12 Python tells of byte codes only from the second call of a traced function on.
+        sys.settrace(Interrupt(function.__code__, sys.maxsize, exc).trace)
         runner.run(scenario())
+        sys.settrace(None)
         descriptors = len(os.listdir("/proc/self/fd"))
         number = 0
         while True:
