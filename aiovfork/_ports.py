@@ -10,6 +10,7 @@ import os
 import weakref
 from collections.abc import Callable
 
+from aiovfork._binding import lib
 from aiovfork._port import CompletionPort
 
 # Weak on both sides: a port refers to its loop through the transports of living children, and must not keep
@@ -51,6 +52,9 @@ def close_port_of(loop: asyncio.AbstractEventLoop) -> None:
 def _after_fork_in_child() -> None:
     global _latest  # noqa: PLW0603  # it is of the parent's loop
     _latest = lambda: None  # noqa: E731
+    # uvloop forks for its own children with a handler that runs this, perhaps before the core's. As long as
+    # the core has not closed a port here, to take its reader out would take the parent's out.
+    lib.avf_after_fork()
     for known in list(_ports.values()):
         port = known()
         if port is not None:

@@ -167,7 +167,8 @@ void avf_attempt_forget_child(struct avf_request *r, long pid)
 static int attempt_is_possible(struct avf_request *r, avf_facts *facts, struct avf_attempt *o)
 {
     int error = avf_probe_facts(facts);
-    if (error == 0 && facts->parent_suspended) /* else its pid is known in the window, and serves as well */
+    if (error == 0 &&
+        facts->memory_shared) /* an emulator may lack it (valgrind), and serves nobody's server */
         error = avf_probe_pidfd_signal();
     if (error == 0 && avf_probe_is_lasting(facts->pidfd_wait))
         error = -ENOSYS;
@@ -242,7 +243,7 @@ void avf_attempt_run(struct avf_request *r, struct avf_attempt *o)
         attempt_copy_table(r, &child);
         if (!(forgo & FORGO_UNSHARE))
             attempt_prefer_unshare(r, &child, forgo);
-        long pid = attempt_clone(r, &child, engine, facts.parent_suspended);
+        long pid = attempt_clone(r, &child, engine, facts.memory_shared && facts.parent_suspended);
         o->flags = engine | (child.unshare_from ? AVF_FDS_UNSHARED : 0);
         o->resumed_ns = avf_now();
         if (pid > 0 && attempt_judge(r, (int32_t)pid, o) == AVF_FATE_RAN)

@@ -94,6 +94,8 @@ static void fork_close_ports(void)
 /* THREAD any (the only one there is in the child of a fork). */
 static void fork_child(void)
 {
+    if (!avf_fork_is_under_way()) /* another library's handler came first, and called us */
+        return;
     avf_state_after_fork(1);
     fork_empty_slots();
     fork_close_ports();
@@ -108,5 +110,6 @@ static void fork_child(void)
  * first port is opened must already know of the lock. Where it fails (ENOMEM), no port opens. */
 __attribute__((constructor)) static void fork_watch(void)
 {
+    avf_state_watch_forks(fork_child);
     avf_state.fork_is_watched = pthread_atfork(fork_prepare, fork_parent, fork_child) == 0;
 }

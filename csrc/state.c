@@ -18,6 +18,18 @@ static pthread_rwlock_t gate = PTHREAD_RWLOCK_INITIALIZER; /* musl prefers write
 #endif
 
 static _Atomic int forking;
+static pid_t forking_pid; /* the parent's */
+
+/* What the child of a fork does first: fork.c's. */
+static void (*enter_child)(void);
+
+/* THREAD any. In the child of a fork, another library's handler may run before ours, and call us: uvloop's runs
+ * Python, which runs its own. It finds lock and gate held by itself. */
+static void after_fork_if_due(void)
+{
+    if (forking && getpid() != forking_pid && enter_child)
+        enter_child();
+}
 
 /* THREAD any. */
 int64_t avf_now(void)
@@ -43,6 +55,7 @@ int avf_fd_above_stdio(int fd)
 /* THREAD any. */
 void avf_lock(void)
 {
+    after_fork_if_due();
     pthread_mutex_lock(&lock);
 }
 
@@ -63,6 +76,7 @@ int avf_lock_wait(pthread_cond_t *condition, const struct timespec *until)
 /* THREAD any. */
 void avf_gate_enter(void)
 {
+    after_fork_if_due();
     pthread_rwlock_rdlock(&gate);
 }
 
@@ -77,7 +91,20 @@ void avf_state_before_fork(void)
 {
     pthread_rwlock_wrlock(&gate); /* without the lock: those inside may want it */
     avf_lock();
+    forking_pid = getpid();
     forking = 1;
+}
+
+/* THREAD any, when the extension is loaded. */
+void avf_state_watch_forks(void (*in_child)(void))
+{
+    enter_child = in_child;
+}
+
+/* THREAD any. */
+void avf_after_fork(void)
+{
+    after_fork_if_due();
 }
 
 /* THREAD any. The parent unlocks; the child, where no other thread exists, makes both anew. */

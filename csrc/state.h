@@ -110,6 +110,8 @@ void avf_gate_leave(void);
 /* THREAD any. For fork.c: the gate as its only user, then the lock. */
 void avf_state_before_fork(void);
 void avf_state_after_fork(int in_child);
+/* THREAD any, when the extension is loaded. What a forked child does first, called by whoever of us is called first. */
+void avf_state_watch_forks(void (*in_child)(void));
 
 /* THREAD any. Whether a fork() is under way, which holds the lock for as long as a large heap takes to copy. */
 int avf_fork_is_under_way(void);

@@ -56,3 +56,32 @@ def test_a_loop_that_ran_before_the_fork(way: str, before: str) -> None:
     """In the forked process the loop starts children, and hears of them; so does the parent's, afterwards."""
     env = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}  # a parked worker is a thread
     assert isolated(_fork_after, way, before, check_leaks=False, env=env) == ["here\n"] * 3
+
+
+def _beside_uvloops_own(before: str) -> list[str]:
+    import uvloop  # noqa: PLC0415  # first: its handler of pthread_atfork is to be older than the core's
+
+    async def ours() -> str:
+        process = await aiovfork.create_subprocess_exec("echo", "ours", stdout=PIPE)
+        return (await process.communicate())[0].decode()
+
+    async def main() -> list[str]:
+        said = []
+        if before == "undone":
+            installation = aiovfork.install()
+            said.append(await _output())
+            installation.undo()
+        return [*said, await ours(), await _output(), await ours(), await _output()]
+
+    loop = uvloop.new_event_loop()
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("before", ["", "undone"])
+def test_uvloops_own_children_beside_ours(before: str) -> None:
+    """P11. uvloop forks for its own children, with a handler that runs Python: nobody stands, and we hear on."""
+    found = isolated(_beside_uvloops_own, before, check_leaks=False)
+    assert found[-4:] == ["ours\n", "here\n"] * 2
