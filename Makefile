@@ -36,7 +36,7 @@ test: $(BUILT) $(GROUP)test  ## the fast tests (PYTEST_ARGS='-k ...')
 test-all: $(BUILT) $(GROUP)test  ## every test
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
-conformance: $(BUILT)  ## other projects' tests of subprocesses, on plugged loops (CONFORMANCE_ARGS=--help)
+conformance: $(BUILT) $(GROUP)test  ## other projects' tests of subprocesses, on plugged loops (CONFORMANCE_ARGS=--help)
 	$(BIN)/python -m conformance $(CONFORMANCE_ARGS)
 
 lint: $(GROUP)lint  ## style and layout of Python and C, thread tags; changes nothing
