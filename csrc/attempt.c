@@ -197,6 +197,7 @@ static int attempt_judge(struct avf_request *r, int32_t pid, struct avf_attempt 
     }
     if (fate == AVF_FATE_RAN && !cancel) {
         o->kind = AVF_OUTCOME_CHILD;
+        o->error = o->step = o->status = 0; /* of an attempt before this one */
         o->pid = pid;
         return fate;
     }

@@ -223,8 +223,10 @@ int avf_files_hold_inherited(struct avf_files *files, int fd, int32_t *numbers, 
 {
     uint32_t count = files->shared_count;
     int error = avf_files_hold(files, fd, numbers, ret_source);
+    avf_lock();
     if (error == 0 && files->shared_count > count)
         files->shared[count]->inherited = 1;
+    avf_unlock();
     return error;
 }
 
