@@ -7,7 +7,7 @@ and everything comes back through one descriptor per loop. See create_subprocess
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 
 from aiovfork._api import create_subprocess_exec, create_subprocess_shell, subprocess_exec, subprocess_shell
-from aiovfork._binding import Stats, park_workers, stats
+from aiovfork._binding import park_workers
 from aiovfork._errors import SpawnError
 from aiovfork._events import SpawnInfo
 from aiovfork._loops import (
@@ -20,6 +20,7 @@ from aiovfork._loops import (
 )
 from aiovfork._options import SpawnOptions
 from aiovfork._process import Process
+from aiovfork._stats import Histogram, Stats, stats
 from aiovfork._transport import SubprocessTransport
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "PIPE",
     "STDOUT",
     "EventLoop",
+    "Histogram",
     "Installation",
     "Process",
     "SpawnError",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import struct
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 try:
     from aiovfork._core import ffi, lib
@@ -29,13 +29,11 @@ __all__ = [
     "PLAN",
     "PLAN_STEP",
     "Facts",
-    "Stats",
     "ffi",
     "force",
     "lib",
     "park_workers",
     "probe",
-    "stats",
     "step_name",
 ]
 
@@ -119,52 +117,11 @@ class Facts:
     engine_flags: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Stats:
-    """Counters of this process since its start (a forked child starts at zero).
-
-    Attributes:
-        spawned: Children that reached exec.
-        failed: Spawns that ended in an error, a timeout or a cancellation.
-        exited: Children whose exit was delivered.
-        abandoned: Requests and children that were killed because nobody could hear of them any more.
-        in_flight: Workers in the window, from clone to exec, now.
-        queued: Spawns that wait for a place in the window, now.
-        alive: Children delivered as spawned and not yet as exited, now.
-        in_flight_peak: The most that in_flight has been.
-        queued_peak: The most that queued has been.
-        alive_peak: The most that alive has been.
-        stolen: Exits whose status somebody else had already taken.
-    """
-
-    spawned: int
-    failed: int
-    exited: int
-    abandoned: int
-    in_flight: int
-    queued: int
-    alive: int
-    in_flight_peak: int
-    queued_peak: int
-    alive_peak: int
-    stolen: int
-
-
-def _filled(fill: Any, pointer: Any, cls: type[Any]) -> Any:
-    fill(pointer)
-    return cls(**{field.name: getattr(pointer, field.name) for field in dataclasses.fields(cls)})
-
-
 def probe() -> Facts:
     """Find out, once, what this kernel and sandbox allow. Blocks for under a millisecond the first time."""
-    facts: Facts = _filled(lib.avf_probe, ffi.new("avf_facts *"), Facts)
-    return facts
-
-
-def stats() -> Stats:
-    """Return the counters of this process. Callable from any thread; never blocks."""
-    counters: Stats = _filled(lib.avf_stats, ffi.new("avf_counters *"), Stats)
-    return counters
+    facts = ffi.new("avf_facts *")
+    lib.avf_probe(facts)
+    return Facts(**{field.name: getattr(facts, field.name) for field in dataclasses.fields(Facts)})
 
 
 def step_name(step: int) -> str:

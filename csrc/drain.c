@@ -88,7 +88,7 @@ static void drain_deliver(struct avf_slot *slot, avf_event *event)
     };
     memcpy(event->parent_end, slot->parent_end, sizeof event->parent_end);
     if (is_child)
-        avf_state.counters.spawned++;
+        avf_slot_count_spawned(slot);
     else
         avf_state.counters.failed++;
     avf_slot_move(slot, is_child ? AVF_SLOT_ALIVE : AVF_SLOT_FREE, NULL);

@@ -238,6 +238,25 @@ void avf_slot_move(struct avf_slot *slot, enum avf_slot_state to, struct avf_slo
 }
 
 /* THREAD any, under the lock. */
+static void count_time(avf_histogram *histogram, int64_t time_ns)
+{
+    uint64_t ns = time_ns > 0 ? (uint64_t)time_ns : 0;
+    uint32_t bucket =
+        ns > 1ULL << AVF_BUCKET_SHIFT ? 64 - AVF_BUCKET_SHIFT - (uint32_t)__builtin_clzll(ns - 1) : 0;
+    histogram->sum_ns += ns;
+    histogram->buckets[bucket < AVF_BUCKETS ? bucket : AVF_BUCKETS - 1]++;
+}
+
+/* THREAD any, under the lock. */
+void avf_slot_count_spawned(const struct avf_slot *slot)
+{
+    avf_counters *counters = &avf_state.counters;
+    counters->spawned++;
+    count_time(&counters->queue_time, slot->queue_ns);
+    count_time(&counters->exec_time, slot->exec_ns);
+}
+
+/* THREAD any, under the lock. */
 struct avf_slot *avf_slot_find(uint64_t ticket)
 {
     uint32_t index = (uint32_t)ticket - 1;

@@ -127,6 +127,9 @@ int avf_slot_take(struct avf_slot **ret_slot);
  * step, takes the slot out of its list and into `list` (or none), and counts. */
 void avf_slot_move(struct avf_slot *slot, enum avf_slot_state to, struct avf_slots *list);
 
+/* THREAD any, under the lock. Counts a child that reached exec, and its times: once, where its record is made. */
+void avf_slot_count_spawned(const struct avf_slot *slot);
+
 /* THREAD any, under the lock. RETURNS NULL for a ticket that is over. */
 struct avf_slot *avf_slot_find(uint64_t ticket);
 

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PYTHON: list[set[str]] = [
     {"_core"},
     {"_binding", "_compat"},
-    {"_errors"},
+    {"_errors", "_stats"},
     {"_options"},
     {"_environment"},
     {"_plan"},

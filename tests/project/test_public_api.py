@@ -17,6 +17,7 @@ DOCUMENTED = {
     "PIPE",
     "STDOUT",
     "EventLoop",
+    "Histogram",
     "Installation",
     "Process",
     "SpawnError",

@@ -134,6 +134,8 @@ def counters(process: aiovfork.Process) -> None:
     assert_type(stats, aiovfork.Stats)
     assert_type(stats.spawned, int)
     assert_type(stats.in_flight_peak, int)
+    assert_type(stats.exec_time, aiovfork.Histogram)
+    assert_type(stats.exec_time.quantile(0.99), float)
     info = process.spawn_info
     assert_type(info, aiovfork.SpawnInfo)
     assert_type(info.exec_us, float)

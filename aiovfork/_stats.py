@@ -1,0 +1,112 @@
+"""What this process has counted.
+
+Layer: above the binding. Thread: any.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Final
+
+from aiovfork._binding import ffi, lib
+
+_BUCKETS: Final[int] = lib.AVF_BUCKETS
+_SHIFT: Final[int] = lib.AVF_BUCKET_SHIFT
+#: The upper bound of each bucket, in seconds.
+_BOUNDS: Final = (*(2 ** (_SHIFT + bucket) / 1e9 for bucket in range(_BUCKETS - 1)), math.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """How long something took, each time since the start of the process.
+
+    Attributes:
+        count: How many times there were.
+        sum: Their sum in seconds.
+        buckets: (bound, count) for rising bounds in seconds: how many times were at most that long. The
+            bounds are 2^10, 2^11 … 2^36 nanoseconds and infinity.
+    """
+
+    count: int
+    sum: float
+    buckets: tuple[tuple[float, int], ...]
+
+    def quantile(self, q: float) -> float:
+        """Return an estimate, in seconds, of what a share of q of the times is below; nan if there are none.
+
+        The truth lies in the same bucket, so the estimate is wrong by less than a factor of two, but for
+        times under 1 µs. What is longer than the last finite bound, 68.7 s, is estimated as that.
+
+        Raises:
+            ValueError: q is not from 0 to 1.
+        """
+        if not 0 <= q <= 1:
+            raise ValueError(f"q must be from 0 to 1, not {q!r}")
+        if not self.count:
+            return math.nan
+        rank = max(q * self.count, 1)
+        lower, below = 0.0, 0
+        for bound, count in self.buckets:
+            if count >= rank:
+                share = (rank - below) / (count - below)
+                return lower if bound == math.inf else lower + share * (bound - lower)
+            lower, below = bound, count
+        raise AssertionError("the last bucket holds all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """Counters of this process since its start (a forked child starts at zero).
+
+    Attributes:
+        spawned: Children that reached exec.
+        failed: Spawns that ended in an error, a timeout or a cancellation.
+        exited: Children whose exit was delivered.
+        abandoned: Requests and children that were killed because nobody could hear of them any more.
+        in_flight: Workers in the window, from clone to exec, now.
+        queued: Spawns that wait for a place in the window, now.
+        alive: Children delivered as spawned and not yet as exited, now.
+        in_flight_peak: The most that in_flight has been.
+        queued_peak: The most that queued has been.
+        alive_peak: The most that alive has been.
+        stolen: Exits whose status somebody else had already taken.
+        queue_time: How long each child that is counted in spawned had waited for a worker, as
+            SpawnInfo.queue_us.
+        exec_time: How long each of them took from its first instruction to exec, as SpawnInfo.exec_us.
+    """
+
+    spawned: int
+    failed: int
+    exited: int
+    abandoned: int
+    in_flight: int
+    queued: int
+    alive: int
+    in_flight_peak: int
+    queued_peak: int
+    alive_peak: int
+    stolen: int
+    queue_time: Histogram
+    exec_time: Histogram
+
+
+_HISTOGRAMS: Final = ("queue_time", "exec_time")
+_NUMBERS: Final = tuple(field.name for field in dataclasses.fields(Stats) if field.name not in _HISTOGRAMS)
+
+
+def stats() -> Stats:
+    """Return the counters of this process, all of one moment. Callable from any thread; never blocks."""
+    counters = ffi.new("avf_counters *")
+    lib.avf_stats(counters)
+    values: dict[str, Any] = {name: getattr(counters, name) for name in _NUMBERS}
+    values |= {name: _histogram(getattr(counters, name)) for name in _HISTOGRAMS}
+    return Stats(**values)
+
+
+def _histogram(counted: Any) -> Histogram:
+    total, buckets = 0, []
+    for bound, count in zip(_BOUNDS, counted.buckets, strict=True):
+        total += count
+        buckets.append((bound, total))
+    return Histogram(total, counted.sum_ns / 1e9, tuple(buckets))
