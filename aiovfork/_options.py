@@ -162,6 +162,32 @@ def checked(given: tuple[Any, ...], *, in_shell: bool) -> Options:
     return options
 
 
+#: What run(), lines() and the like take of Options: the first ones, without what is refused.
+CHILD_OPTIONS: Final = Options._fields[: Options._fields.index("spawn_timeout") + 1]
+_REFUSED_ALL: Final = _WITHOUT_SHELL[len(CHILD_OPTIONS) :]
+_REFUSED_ALL_IN_SHELL: Final = _IN_SHELL[len(CHILD_OPTIONS) :]
+_GROUPED: Final = _WITHOUT_SHELL._replace(process_group=0)
+_GROUPED_IN_SHELL: Final = _IN_SHELL._replace(process_group=0)
+_GROUPED_GIVEN: Final = tuple(_GROUPED[: len(CHILD_OPTIONS)])
+
+
+def grouped(given: tuple[Any, ...], *, in_shell: bool) -> Options:
+    """As checked(), of a call that takes CHILD_OPTIONS and gives the child a process group of its own.
+
+    That is the call's default, process_group=0; a new session has such a group by itself.
+
+    Raises:
+        ValueError: A wrong value of an option.
+        TypeError: A value of a wrong type.
+    """
+    if given == _GROUPED_GIVEN:
+        return _GROUPED_IN_SHELL if in_shell else _GROUPED
+    options = checked((*given, *(_REFUSED_ALL_IN_SHELL if in_shell else _REFUSED_ALL)), in_shell=in_shell)
+    if options.start_new_session and options.process_group == 0:
+        return options._replace(process_group=None)
+    return options
+
+
 def _seconds(value: SupportsFloat) -> float | None:
     """Return what any loop's call_later takes: no Decimal, and for uvloop no infinity."""
     if not isinstance(value, SupportsFloat):

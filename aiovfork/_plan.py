@@ -178,21 +178,31 @@ def _chosen(values: tuple[Any, ...]) -> tuple[tuple[int, int | bytes], ...]:
     return tuple(chosen)
 
 
-_DEFAULT_VALUES: Final = _values(Options())
-_DEFAULT_STEPS: Final = _chosen(_DEFAULT_VALUES)
-_DEFAULT_BLOCK: Final = b"".join([PLAN_STEP.pack(step, 0, value) for step, value in _DEFAULT_STEPS])
+def _packed(steps: tuple[tuple[int, Any], ...]) -> bytes:
+    return b"".join([PLAN_STEP.pack(step, 0, value) for step, value in steps])
+
+
+# Of most children, packed once: what create_subprocess_exec() does by default, and run().
+_USUAL: Final = [
+    (_values(options), _chosen(_values(options)), _packed(_chosen(_values(options))))
+    for options in (Options(), Options(process_group=0))
+]
 
 
 def _steps(options: Options) -> tuple[tuple[int, int | bytes], ...]:
     """Return the declared steps with their values, in the core's order."""
     values = _values(options)
-    return _DEFAULT_STEPS if values == _DEFAULT_VALUES else _chosen(values)
+    for usual, steps, _ in _USUAL:
+        if values == usual:
+            return steps
+    return _chosen(values)
 
 
 def _encoded(steps: tuple[tuple[int, int | bytes], ...], strings_at: int) -> tuple[bytes, bytes]:
     """Return the steps as the core reads them, and their strings, which begin at an offset of the block."""
-    if steps is _DEFAULT_STEPS:  # of most children: packed once
-        return _DEFAULT_BLOCK, b""
+    for _, usual, block in _USUAL:
+        if steps is usual:
+            return block, b""
     packed, texts = [], b""
     for step, value in steps:
         if isinstance(value, bytes):

@@ -122,6 +122,31 @@ def test_every_option_changes_the_plan(option: str) -> None:
     assert blocks[0] != blocks[1]
 
 
+def test_the_options_that_mean_something() -> None:
+    """What run() and the like take is every option but those that are refused, in the same order."""
+    refused = [option for option, _, _ in _options.REFUSED] + ["shell"]
+    assert list(_options.CHILD_OPTIONS) == [name for name in _options.Options._fields if name not in refused]
+
+
+@pytest.mark.parametrize("in_shell", [False, True])
+def test_a_group_of_its_own(in_shell: bool) -> None:
+    """A child has a process group of its own, by its session if it has one; or the group that is asked for."""
+
+    def chosen(**given: Any) -> _options.Options:
+        defaults = {**_options.Options._field_defaults, "process_group": 0, **given}
+        values = tuple(defaults[name] for name in _options.CHILD_OPTIONS)
+        return _options.grouped(values, in_shell=in_shell)
+
+    usual = _options.Options(process_group=0, shell=in_shell)
+    assert chosen() == usual
+    assert chosen() is chosen()
+    assert chosen(cwd="/") == usual._replace(cwd="/")
+    assert chosen(process_group=None) == usual._replace(process_group=None)
+    assert chosen(start_new_session=True) == usual._replace(start_new_session=True, process_group=None)
+    with pytest.raises(ValueError, match="spawn_timeout must be positive"):
+        chosen(spawn_timeout=-1)
+
+
 def test_every_option_is_described_once() -> None:
     """SpawnOptions describes each option, and the page says what it says."""
     assert list(page_of_options.described()) == list(_options.Options._fields)
