@@ -95,6 +95,7 @@ PLAN_STEP: Final = _struct("avf_plan_step", {"step": "I", "reserved": "I", "valu
 
 _Engine = Literal["clone3", "clone"]
 _Report = Literal["memory", "pipe"]
+_Group = Literal["pidfd", "number"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Facts:
     close_range: int
     pidfd_wait: int
     pidfd_signal: int
+    pidfd_signal_group: int
     kcmp: int
     pidfd_info_exit: int
     probe_child: int
@@ -143,11 +145,16 @@ def park_workers(enabled: bool) -> bool:
     return bool(lib.avf_park(bool(enabled)))
 
 
-def force(engine: _Engine | None = None, report: _Report | None = None) -> None:
-    """Force an engine and a report mode for the spawns to come (for tests); None is as probed."""
+def force(engine: _Engine | None = None, report: _Report | None = None, group: _Group | None = None) -> None:
+    """Force an engine and a report mode for the spawns to come, and how groups are signalled (for tests).
+
+    None is as probed.
+    """
     engines = {None: -1, "clone": 0, "clone3": 1}
     reports = {None: -1, "memory": 0, "pipe": 1}
+    groups = {None: -1, "number": 0, "pidfd": 1}
     lib.avf_force(engines[engine], reports[report])
+    lib.avf_force_group(groups[group])
 
 
 force(

@@ -16,6 +16,7 @@ NO_ENDS: Final = (-1, -1, -1)
 
 _UNKNOWN: Final[int] = lib.AVF_STATUS_UNKNOWN
 _NOT_OURS: Final[int] = lib.AVF_STATUS_RECOVERED | _UNKNOWN
+_GROUP_LIVES: Final[int] = lib.AVF_GROUP_LIVES
 
 
 class SpawnInfo(NamedTuple):
@@ -78,6 +79,14 @@ class Exited(NamedTuple):
     def known(self) -> bool:
         """Whether the status is the child's own: False if somebody else took it and the kernel forgot it."""
         return not self.flags & _UNKNOWN
+
+    @property
+    def group_lives(self) -> bool:
+        """Whether the ticket is held: the child led a process group that may have members yet.
+
+        The receiver releases it: CompletionPort.release().
+        """
+        return bool(self.flags & _GROUP_LIVES)
 
     @property
     def rusage(self) -> resource.struct_rusage | None:

@@ -37,7 +37,7 @@ class Sink(Protocol):
         """There is no child, and there was none or it has been reaped. error is -errno. The last event."""
 
     def exited(self, event: Exited) -> None:
-        """The child has been reaped. The last event."""
+        """The child is over. The last event; one that says group_lives holds the ticket until its release."""
 
 
 class CompletionPort:
@@ -100,6 +100,25 @@ class CompletionPort:
         error = lib.avf_kill(ticket, signal)
         if error < 0:
             raise OSError(-error, os.strerror(-error))
+
+    @staticmethod
+    def kill_group(ticket: int, signal: int) -> bool:
+        """Signal the process group that a child leads, also after its exit while the ticket is held.
+
+        Returns False if the group has no member, or the child leads none. Zombies are members.
+
+        Raises:
+            OSError: The signal could not be sent (EINVAL, EPERM).
+        """
+        error = lib.avf_kill_group(ticket, signal)
+        if error < 0 and error != -errno.ESRCH:
+            raise OSError(-error, os.strerror(-error))
+        return bool(error == 0)
+
+    @staticmethod
+    def release(ticket: int) -> None:
+        """Give back a ticket that Exited.group_lives holds. Idempotent; signals nobody."""
+        lib.avf_release(ticket)
 
     @staticmethod
     def dispose(ticket: int) -> None:

@@ -314,6 +314,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def close(self) -> None:
         """Kill the child if it still runs, and close its pipes. Idempotent; the exit is still reported."""
+        self._let_go_of_group()
         state = self._state
         if state not in OPEN:
             return
@@ -328,6 +329,11 @@ class SubprocessTransport(asyncio.SubprocessTransport):
                 pipe.close()
         close_all(self._ends)
         if state in ALIVE:
+            self._port.dispose(self._ticket)
+
+    def _let_go_of_group(self) -> None:
+        """Give back the ticket of a child whose group outlived it; what dies with the child is killed."""
+        if self._exited is not None and self._exited.group_lives:
             self._port.dispose(self._ticket)
 
     def is_closing(self) -> bool:
@@ -406,6 +412,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def __del__(self) -> None:
         """Kill and reap a child that nobody can wait for any more. Never touches the loop."""
+        self._let_go_of_group()
         if self._state in OVER:
             return
         if self._state in OPEN:

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "group.h"
 #include "plan.h"
 #include "probe.h"
 #include "reap.h"
@@ -201,7 +202,7 @@ static int attempt_judge(struct avf_request *r, int32_t pid, struct avf_attempt 
         o->pid = pid;
         return fate;
     }
-    avf_kill_and_wait(r->pidfd, pid);
+    avf_group_kill_and_wait(r->plan, r->pidfd, pid);
     avf_attempt_fail(o, fate < 0 ? AVF_STEP_WAIT : step, cancel ? cancel : fate);
     return AVF_FATE_DIED;
 }

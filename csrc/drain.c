@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "group.h"
 #include "park.h"
 #include "port.h"
 #include "reap.h"
@@ -29,7 +30,7 @@ enum { DRAIN_EXITS = AVF_BATCH / 2 };
 struct drain_exit {
     struct avf_slot *slot;
     int pidfd, pid;
-    int reaped;
+    int over, is_free;
     struct avf_exit exit;
 };
 
@@ -129,25 +130,30 @@ static int drain_find_exit(struct avf_port *port, uint64_t ticket, struct drain_
     return 1;
 }
 
-/* THREAD loop, under the lock. One exit becomes a record. */
+/* THREAD loop, under the lock, in the gate. One exit becomes a record. The slot is held for a receiver who may ask for
+ * the end of the child's group: none if the port has closed, or the child was disposed of. */
 static void drain_deliver_exit(struct drain_exit *found, avf_event *event)
 {
     struct avf_slot *slot = found->slot;
+    int holds = found->exit.flags & AVF_GROUP_LIVES && slot->state == AVF_SLOT_ALIVE && !slot->unwanted;
     *event = (avf_event){
         .ticket = slot->ticket,
         .kind = AVF_EXITED,
         .pid = slot->pid,
         .pidfd = -1,
         .status = found->exit.status,
-        .flags = found->exit.flags,
+        .flags = found->exit.flags & (holds ? ~0 : ~AVF_GROUP_LIVES),
         .parent_end = {-1, -1, -1},
     };
     _Static_assert(sizeof event->rusage == sizeof found->exit.rusage, "the kernel's struct rusage");
     memcpy(event->rusage, &found->exit.rusage, sizeof event->rusage);
-    avf_state.counters.stolen += found->exit.flags != 0;
+    avf_state.counters.stolen += (found->exit.flags & (AVF_STATUS_RECOVERED | AVF_STATUS_UNKNOWN)) != 0;
     avf_state.counters.exited++;
     avf_park_forget_child(slot);
-    avf_slot_move(slot, AVF_SLOT_FREE, NULL);
+    if (holds)
+        avf_slot_move(slot, AVF_SLOT_HELD, NULL);
+    else
+        (void)avf_group_let_go(slot); /* the pidfd is closed with the others */
 }
 
 /* THREAD loop, under the lock. The child was looked at, and its port may have closed meanwhile, in another thread. */
@@ -155,19 +161,21 @@ static void drain_settle(struct avf_port *port, struct drain_exit *found)
 {
     struct avf_slot *slot = found->slot;
     slot->reaped_now = 0;
+    slot->is_unreaped = found->over && found->exit.is_unreaped;
     if (slot->state == AVF_SLOT_ORPHANED)
-        avf_reaper_settle(slot, found->reaped);
-    else if (found->reaped)
+        avf_reaper_settle(slot, found->over && !slot->is_unreaped);
+    else if (found->over)
         drain_deliver_exit(found, &port->batch.events[port->batch.filled++]);
     else if (slot->state == AVF_SLOT_ALIVE)
         avf_slots_append(&port->unreaped, slot);
+    found->is_free = slot->state == AVF_SLOT_FREE;
 }
 
 /* THREAD loop. Reaps what has exited, then frees all their slots at once. */
 static void drain_collect_exits(struct avf_port *port, struct drain_exit *exits, int count)
 {
     for (int i = 0; i < count; i++)
-        exits[i].reaped = avf_reap(exits[i].pidfd, exits[i].pid, &exits[i].exit);
+        exits[i].over = avf_group_reap(exits[i].slot, exits[i].pidfd, exits[i].pid, &exits[i].exit);
     avf_gate_enter();
     avf_lock();
     for (int i = 0; i < count; i++)
@@ -175,7 +183,7 @@ static void drain_collect_exits(struct avf_port *port, struct drain_exit *exits,
     avf_port_arm_timer(port);
     avf_unlock();
     for (int i = 0; i < count; i++)
-        if (exits[i].reaped)
+        if (exits[i].is_free)
             close(exits[i].pidfd);
     avf_gate_leave();
 }

@@ -8,7 +8,9 @@
  *     somebody disposes of it. */
 #include <errno.h>
 #include <signal.h>
+#include <unistd.h>
 
+#include "group.h"
 #include "port.h"
 #include "reap.h"
 #include "reaper.h"
@@ -56,16 +58,22 @@ int32_t avf_dispose(uint64_t ticket)
     int32_t result = avf_cancel(ticket, -ECANCELED);
     if (result == 0)
         return 0;
+    avf_gate_enter(); /* for the pidfd of a ticket that is held */
     avf_lock();
     struct avf_slot *slot = avf_slot_find(ticket);
     if (slot && slot->state == AVF_SLOT_DETACHED) {
         avf_reaper_orphan(slot);
         result = 0;
+    } else if (slot && slot->state == AVF_SLOT_HELD) {
+        (void)avf_group_end(slot);
+        close(avf_group_let_go(slot));
+        result = 0;
     } else if (slot && slot->outcome == AVF_OUTCOME_CHILD && slot->state != AVF_SLOT_ORPHANED) {
         slot->unwanted = 1;
-        result = avf_signal(slot->pidfd, slot->pid, SIGKILL); /* drain will reap it */
+        result = avf_group_end(slot); /* drain will reap it */
     }
     avf_unlock();
+    avf_gate_leave();
     avf_reaper_start();
     return result;
 }
@@ -101,8 +109,8 @@ static void ending_end_posted(struct avf_port *port)
     }
 }
 
-/* THREAD any, under the lock. Workers clean up by themselves. Children stay, without a port, but for those that were
- * disposed of already: nobody will ask for that again. */
+/* THREAD any, under the lock, in the gate. Workers clean up by themselves. Children stay, without a port, but for those
+ * that were disposed of already: nobody will ask for that again. Nobody will release what is held. */
 static void ending_give_up_children(struct avf_port *port)
 {
     for (uint32_t c = 0; c < avf_state.chunk_count; c++)
@@ -114,6 +122,10 @@ static void ending_give_up_children(struct avf_port *port)
                 avf_request_cancel_started(slot->request, -ECANCELED);
             if (slot->state == AVF_SLOT_ALIVE)
                 avf_slot_move(slot, AVF_SLOT_DETACHED, NULL);
+            if (slot->state == AVF_SLOT_HELD) {
+                (void)avf_group_end(slot);
+                close(avf_group_let_go(slot));
+            }
             slot->port = NULL;
             if (slot->state == AVF_SLOT_DETACHED && slot->unwanted)
                 avf_reaper_orphan(slot);

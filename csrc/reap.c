@@ -6,7 +6,8 @@
  *     other threads, or of later; so it is neither kept nor taken for one of the others.
  * Where: any thread. Only avf_kill_and_wait and avf_reap_fate block, and only for a child that is dying.
  * Invariants: a child is reaped at most once by us. A pid is used only where a filter forbids the pidfd, and
- *     only after the kernel has said that nobody has reaped the child: until then the pid is the child's.
+ *     only after the kernel has said that nobody has reaped the child: until then the pid is the child's, and
+ *     the number of the group that it leads.
  * Deliberately absent: waitpid(-1). */
 #include "reap.h"
 
@@ -18,6 +19,8 @@
 #include "binding.h"
 
 enum { REAP_LOOK_AGAIN_MS = 20 };
+
+static _Atomic int group_by_number; /* forced, for tests */
 
 /* THREAD any. Waits until the pidfd is readable: its process is over. milliseconds -1 is without end. */
 static int reap_poll(int pidfd, int milliseconds)
@@ -95,12 +98,12 @@ static int reap_without_waitid(int pidfd, int32_t pid, struct avf_exit *ret_exit
     return 1;
 }
 
-/* THREAD any. */
-int avf_reap(int pidfd, int32_t pid, struct avf_exit *ret_exit)
+/* THREAD any. Looks once; `keep` is WNOWAIT, or 0 to reap. */
+static int reap_look(int pidfd, int32_t pid, unsigned keep, struct avf_exit *ret_exit)
 {
     siginfo_t info = {0};
     *ret_exit = (struct avf_exit){0};
-    int error = reap_wait(pidfd, &info, WEXITED | WNOHANG | AVF_WALL, &ret_exit->rusage);
+    int error = reap_wait(pidfd, &info, WEXITED | WNOHANG | AVF_WALL | keep, &ret_exit->rusage);
     if (error == -ECHILD)
         return reap_recover(pidfd, ret_exit);
     if (error < 0)
@@ -108,7 +111,27 @@ int avf_reap(int pidfd, int32_t pid, struct avf_exit *ret_exit)
     if (info.si_pid == 0)
         return 0;
     ret_exit->status = reap_status(&info);
+    ret_exit->is_unreaped = keep != 0;
     return 1;
+}
+
+/* THREAD any. */
+int avf_reap(int pidfd, int32_t pid, struct avf_exit *ret_exit)
+{
+    return reap_look(pidfd, pid, 0, ret_exit);
+}
+
+/* THREAD any. */
+int avf_reap_peek(int pidfd, int32_t pid, struct avf_exit *ret_exit)
+{
+    return reap_look(pidfd, pid, WNOWAIT, ret_exit);
+}
+
+/* THREAD any. Whether the child runs or is a zombie: its pid is its own. */
+static int reap_is_unreaped(int pidfd)
+{
+    siginfo_t info;
+    return reap_wait(pidfd, &info, WEXITED | WNOHANG | WNOWAIT | AVF_WALL, NULL) == 0;
 }
 
 /* THREAD any. A filter may forbid pidfd_send_signal to this thread (old Docker profiles do); the worker has
@@ -116,11 +139,32 @@ int avf_reap(int pidfd, int32_t pid, struct avf_exit *ret_exit)
  * child with other credentials, and then kill(2) gives the same. */
 int avf_signal(int pidfd, int32_t pid, int signal)
 {
-    siginfo_t info;
     int error = sys_pidfd_send_signal(pidfd, signal);
-    if ((error == -EPERM || error == -ENOSYS) && pid > 0 &&
-        reap_wait(pidfd, &info, WEXITED | WNOHANG | WNOWAIT | AVF_WALL, NULL) == 0)
+    if ((error == -EPERM || error == -ENOSYS) && pid > 0 && reap_is_unreaped(pidfd))
         error = (int)AVF_SYS4(SYS_kill, pid, signal, 0, 0);
+    return error;
+}
+
+/* THREAD any. */
+void avf_force_group(int32_t by_pidfd)
+{
+    group_by_number = by_pidfd == 0;
+}
+
+/* THREAD any. There is no descriptor -1, and a kernel that knows the flag says so. */
+int avf_signal_group_by_pidfd(void)
+{
+    int error = group_by_number ? -EINVAL : sys_pidfd_signal_group(-1, 0);
+    return error == -EBADF ? 0 : error;
+}
+
+/* THREAD any. EPERM is also the answer for members with other credentials, as in avf_signal. An EINVAL that is about
+ * the signal comes again. */
+int avf_signal_group(int pidfd, int32_t pid, int signal)
+{
+    int error = group_by_number ? -EINVAL : sys_pidfd_signal_group(pidfd, signal);
+    if ((error == -EINVAL || error == -EPERM || error == -ENOSYS) && pid > 1 && reap_is_unreaped(pidfd))
+        error = (int)AVF_SYS4(SYS_kill, -(long)pid, signal, 0, 0);
     return error;
 }
 

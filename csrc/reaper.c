@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "group.h"
 #include "park.h"
 #include "reap.h"
 #include "thread.h"
@@ -35,7 +36,7 @@ void avf_reaper_orphan(struct avf_slot *slot)
     avf_park_forget_child(slot);
     avf_slot_move(slot, AVF_SLOT_ORPHANED, slot->reaped_now ? NULL : &avf_state.orphans);
     slot->port = NULL;
-    (void)avf_signal(slot->pidfd, slot->pid, SIGKILL);
+    (void)avf_group_end(slot);
     avf_state.counters.abandoned++;
     left++;
 }

@@ -206,7 +206,8 @@ void avf_slot_move(struct avf_slot *slot, enum avf_slot_state to, struct avf_slo
         [AVF_SLOT_QUEUED] = STATE(STARTED) | STATE(POSTED) | STATE(FREE),
         [AVF_SLOT_STARTED] = STATE(POSTED) | STATE(ORPHANED) | STATE(FREE),
         [AVF_SLOT_POSTED] = STATE(ALIVE) | STATE(ORPHANED) | STATE(FREE),
-        [AVF_SLOT_ALIVE] = STATE(DETACHED) | STATE(FREE),
+        [AVF_SLOT_ALIVE] = STATE(HELD) | STATE(DETACHED) | STATE(FREE),
+        [AVF_SLOT_HELD] = STATE(FREE),
         [AVF_SLOT_DETACHED] = STATE(ORPHANED) | STATE(FREE),
         [AVF_SLOT_ORPHANED] = STATE(FREE),
     };

@@ -9,7 +9,7 @@
  * posts.
  *
  *     QUEUED --start--> STARTED --post--> POSTED --drain SPAWNED--> ALIVE --drain EXITED--> free
- *                                            `--drain FAILED--> free
+ *                                            `--drain FAILED--> free  `--AVF_GROUP_LIVES--> HELD --release--> free
  *     when its port closes:  POSTED, ALIVE --> DETACHED      and when nobody wants it: --> ORPHANED --> free
  *
  * slot_move() is the one place where a slot changes state, list and counters.
@@ -45,6 +45,7 @@ enum avf_slot_state {
     AVF_SLOT_STARTED,  /* a worker has the request */
     AVF_SLOT_POSTED,   /* the outcome waits to be drained */
     AVF_SLOT_ALIVE,    /* SPAWNED was drained */
+    AVF_SLOT_HELD,     /* EXITED was drained, and said AVF_GROUP_LIVES */
     AVF_SLOT_DETACHED, /* a child whose port has closed */
     AVF_SLOT_ORPHANED, /* a killed child that the reaper waits for */
     AVF_SLOT_STATES
@@ -68,6 +69,9 @@ struct avf_slot {
     uint8_t outcome;                  /* enum avf_outcome */
     uint8_t reaped_now;               /* a drain looks at the child without the lock: the pidfd stays open */
     uint8_t unwanted;                 /* it was disposed of while ALIVE: nobody will do that again */
+    uint8_t leads;                    /* of a child: it leads a process group of its own */
+    uint8_t pin, group_dies;          /* of a child: AVF_PLAN_PIN, AVF_PLAN_GROUP_DIES */
+    uint8_t is_unreaped;              /* it is over, and keeps its pid until the slot is let go */
     int32_t pid, pidfd;               /* of a child; else -1 */
     int32_t error, step, status, flags;
     int32_t parent_end[3];

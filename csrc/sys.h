@@ -58,6 +58,9 @@
 /* linux/kcmp.h */
 #define AVF_KCMP_FILE 0
 
+/* linux/pidfd.h; Linux 6.9 */
+#define AVF_PIDFD_SIGNAL_PROCESS_GROUP 4U
+
 /* linux/wait.h; glibc has P_PIDFD since 2.36 */
 #define AVF_P_PIDFD 3
 #define AVF_WALL    0x40000000 /* __WALL: children of any exit signal */
@@ -178,6 +181,13 @@ struct sys_rusage {
 AVF_INLINE int sys_pidfd_send_signal(int pidfd, int signal)
 {
     return (int)AVF_SYS4(SYS_pidfd_send_signal, pidfd, signal, 0, 0);
+}
+
+/* THREAD any. To every member of the process group whose number this process has, or had: even if it has been reaped,
+ * for as long as there is a member nobody else gets the number. Linux 6.9. */
+AVF_INLINE int sys_pidfd_signal_group(int pidfd, int signal)
+{
+    return (int)AVF_SYS4(SYS_pidfd_send_signal, pidfd, signal, 0, AVF_PIDFD_SIGNAL_PROCESS_GROUP);
 }
 
 /* THREAD any. libc's waitid has no rusage. */

@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 
 #include "attempt.h"
+#include "group.h"
 #include "park.h"
 #include "port.h"
 #include "reap.h"
@@ -48,6 +49,7 @@ static void worker_fill_slot(struct avf_request *r, const struct avf_attempt *o,
         return;
     slot->clone_ns = child_ns - o->started_ns;
     slot->exec_ns = o->resumed_ns - child_ns;
+    avf_group_describe(slot, r->plan);
     slot->pid = o->pid;
     slot->pidfd = r->pidfd;
     r->pidfd = -1;
@@ -71,7 +73,7 @@ static void worker_close(struct avf_request *r, const struct avf_attempt *o)
 /* THREAD worker. A child that its port does not take is killed, and the spawn fails. */
 static void worker_refuse_child(struct avf_request *r, struct avf_attempt *o, int32_t error)
 {
-    avf_kill_and_wait(r->pidfd, o->pid);
+    avf_group_kill_and_wait(r->plan, r->pidfd, o->pid);
     avf_attempt_forget_child(r, o->pid);
     avf_attempt_fail(o, AVF_STEP_PIDFD, error);
     worker_close(r, o);

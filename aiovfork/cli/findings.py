@@ -45,7 +45,7 @@ def probed_facts() -> Facts:
 
 def all_findings(facts: Facts) -> list[Finding]:
     """Return every finding, the decisive ones first."""
-    findings = [kernel(facts), *calls(facts), memory(facts), exits(facts)]
+    findings = [kernel(facts), *calls(facts), memory(facts), exits(facts), groups(facts)]
     if not any(finding.level == "fatal" for finding in findings):
         findings.append(asyncio.run(trial()))
     looks: tuple[Callable[[], Finding], ...] = (seccomp, processes, pids, descriptors, libc, uvloop)
@@ -133,6 +133,19 @@ def exits(facts: Facts) -> Finding:
         "returncode_known says so."
     )
     return Finding("note", "pidfd_info_exit", refused(error), why)
+
+
+def groups(facts: Facts) -> Finding:
+    """Judge whether a process group can be signalled after its leader was reaped."""
+    error = facts["pidfd_signal_group"]
+    if not error:
+        why = "A child's process group is signalled by the child's pidfd, even after the child has ended."
+        return Finding("ok", "pidfd_signal_group", "works", why)
+    why = (
+        "Before Linux 6.9 a group has only a number: a child that leads one stays a zombie until its Process "
+        "is stopped, closed or forgotten."
+    )
+    return Finding("note", "pidfd_signal_group", refused(error), why)
 
 
 async def trial() -> Finding:

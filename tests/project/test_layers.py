@@ -40,7 +40,7 @@ C: list[set[str]] = [
     {"engine", "launcher"},
     {"thread"},
     {"state"},
-    {"probe"},
+    {"probe", "group"},
     {"window", "messages"},
     {"files"},
     {"streams"},
