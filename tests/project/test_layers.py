@@ -24,6 +24,7 @@ PYTHON: list[set[str]] = [
     {"_uvloop"},
     {"_transport"},
     {"_process"},
+    {"_outcome"},
     {"_api"},
     {"_loops"},
     {"__init__"},
