@@ -88,7 +88,7 @@ PLAN: Final = _struct(
         "argv_count": "I",
         "envp_offset": "I",
         "envp_count": "I",
-        "reserved": "I",
+        "cgroup_fd": "i",
     },
 )
 PLAN_STEP: Final = _struct("avf_plan_step", {"step": "I", "reserved": "I", "value": "q"})

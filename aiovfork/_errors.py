@@ -36,6 +36,8 @@ _NOT_CREATED: Final = {
     errno.EINVAL: "Linux refuses it to a thread that has called unshare(CLONE_NEWPID)",
 }
 
+_NOT_DELEGATED: Final = "the cgroup of this process is not delegated to its user"
+
 # What a step does, and what the reason of its failure is: by errno, or else the one of None.
 _EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
     lib.AVF_STEP_PLAN: ("reading the request", {None: "it is not well-formed"}),
@@ -55,6 +57,18 @@ _EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
     ),
     lib.AVF_STEP_PIPE: ("creating the pipes", _NO_NUMBER),
     lib.AVF_STEP_PIPESIZE: ("setting the size of a pipe", {errno.EPERM: "see /proc/sys/fs/pipe-max-size"}),
+    lib.AVF_STEP_CGROUP: (
+        "creating the child in a cgroup of its own",
+        {
+            errno.ENOENT: "there is no cgroup v2 file system, or not where this process is in it",
+            errno.EACCES: _NOT_DELEGATED,
+            errno.EPERM: f"{_NOT_DELEGATED}, or a filter of system calls refuses clone3",
+            errno.EROFS: _NOT_DELEGATED,
+            errno.EBUSY: "the parent cgroup gives controllers to its children: processes cannot be in it",
+            errno.ENOSYS: "it needs clone3, which is refused here",
+            **dict.fromkeys((errno.EINVAL, errno.E2BIG), "Linux before 5.7"),
+        },
+    ),
     lib.AVF_STEP_CLONE: ("creating the child", _NOT_CREATED),
     lib.AVF_STEP_WAIT: (
         "waiting for the child with waitid",

@@ -33,6 +33,12 @@ assert lib.AVF_STDIO_STDOUT == subprocess.STDOUT
 assert lib.AVF_STDIO_DEVNULL == subprocess.DEVNULL
 
 
+#: The child's pid stays its own after its exit, until CompletionPort.release().
+PIN: Final[int] = lib.AVF_PLAN_PIN
+#: Whoever kills the child because nobody can hear of it any more kills the process group that it leads too.
+GROUP_DIES: Final[int] = lib.AVF_PLAN_GROUP_DIES
+
+
 class Plan(NamedTuple):
     """One child, described for the core, and the command, which errors name."""
 
@@ -40,8 +46,13 @@ class Plan(NamedTuple):
     command: Command
 
 
-def build(command: Command) -> Plan:
+def build(command: Command, *, flags: int = 0, cgroup_fd: int = -1) -> Plan:
     """Describe a child.
+
+    Args:
+        command: What was asked for.
+        flags: PIN and GROUP_DIES.
+        cgroup_fd: The directory of the cgroup (v2) that the child is born into; -1 is the caller's cgroup.
 
     Raises:
         TypeError: An argument is not str, bytes or os.PathLike, or a number is no integer.
@@ -73,7 +84,7 @@ def build(command: Command) -> Plan:
     header = PLAN.pack(
         envp_at + len(env_block) + len(step_strings),
         _PLAN_VERSION,
-        _PLAN_CLOSE_FDS if close_fds else 0,
+        flags | (_PLAN_CLOSE_FDS if close_fds else 0),
         _c_int(options.pipesize),
         _stdio(stdin, 0, pass_fds),
         _stdio(stdout, 1, pass_fds),
@@ -86,7 +97,7 @@ def build(command: Command) -> Plan:
         len(args),
         envp_at,
         env_count,
-        0,
+        cgroup_fd,
     )
     return Plan(b"".join((header, step_block, fds, paths, argv, env_block, step_strings)), command)
 

@@ -136,7 +136,7 @@ static long attempt_clone(struct avf_request *r, struct avf_child *child, int32_
         flags |= AVF_CLONE_FILES;
     sys_sigmask(SIG_SETMASK, &all, &mask);
     long pid = avf_engine_clone((engine & AVF_ENGINE_CLONE3) != 0, flags, stack, sizeof stack, avf_child_run,
-                                child, (int32_t *)&r->pidfd);
+                                child, r->cgroup_fd, (int32_t *)&r->pidfd);
     sys_sigmask(SIG_SETMASK, &mask, NULL);
     r->pid = (int32_t)pid;
     if (engine & AVF_REPORT_PIPE) {
@@ -207,6 +207,12 @@ static int attempt_judge(struct avf_request *r, int32_t pid, struct avf_attempt 
     return AVF_FATE_DIED;
 }
 
+/* THREAD worker. Whether clone3 was refused for the cgroup's sake, as far as anybody can tell. */
+static int attempt_blames_cgroup(const struct avf_request *r, long error)
+{
+    return r->cgroup_fd >= 0 && error != -EAGAIN && error != -ENOMEM && error != -EMFILE && error != -ENFILE;
+}
+
 /* THREAD worker. Everything from the pipes to a child that runs its program, or the reason why not. */
 void avf_attempt_run(struct avf_request *r, struct avf_attempt *o)
 {
@@ -251,12 +257,13 @@ void avf_attempt_run(struct avf_request *r, struct avf_attempt *o)
         if (pid > 0 && attempt_judge(r, (int32_t)pid, o) == AVF_FATE_RAN)
             return;
         avf_attempt_forget_child(r, pid);
-        if (pid < 0 && engine & AVF_ENGINE_CLONE3 && avf_engine_refused(pid)) {
+        if (pid < 0 && engine & AVF_ENGINE_CLONE3 && avf_engine_refused(pid) && r->cgroup_fd < 0) {
             engine &= ~AVF_ENGINE_CLONE3; /* a filter; or a sandbox that came after the probe */
             continue;
         }
         if (pid < 0)
-            avf_attempt_fail(o, AVF_STEP_CLONE, (int32_t)pid);
+            avf_attempt_fail(o, attempt_blames_cgroup(r, pid) ? AVF_STEP_CGROUP : AVF_STEP_CLONE,
+                             (int32_t)pid);
         if (o->step != AVF_STEP_UNSHARE_FDS || o->error == 0 || r->seat->report->cancel)
             return;
         forgo |=

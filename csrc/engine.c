@@ -33,7 +33,7 @@ int avf_engine_refused(long error)
 
 /* THREAD worker. */
 long avf_engine_clone(int use_clone3, uint64_t flags, void *stack, size_t stack_size, void (*entry)(void *),
-                      void *arg, int32_t *pidfd)
+                      void *arg, int cgroup_fd, int32_t *pidfd)
 {
     flags |= AVF_CLONE_VM | AVF_CLONE_VFORK | AVF_CLONE_PIDFD;
 #if AVF_ARCH_HAS_CLONE3
@@ -44,10 +44,14 @@ long avf_engine_clone(int use_clone3, uint64_t flags, void *stack, size_t stack_
             .stack = (uint64_t)(uintptr_t)stack,
             .stack_size = stack_size,
         };
+        if (cgroup_fd < 0) /* no more than kernels before 5.7 know */
+            return arch_clone3(&args, SYS_CLONE_ARGS_VER0, entry, arg);
+        args.flags |= AVF_CLONE_INTO_CGROUP;
+        args.cgroup = (uint64_t)cgroup_fd;
         return arch_clone3(&args, sizeof args, entry, arg);
     }
 #endif
-    if (use_clone3 || flags & AVF_CLONE_CLEAR_SIGHAND)
+    if (use_clone3 || cgroup_fd >= 0 || flags & AVF_CLONE_CLEAR_SIGHAND)
         return -ENOSYS;
     struct engine_entry e = {entry, arg};
     int pid = clone(engine_child, (char *)stack + stack_size, (int)flags, &e, pidfd);

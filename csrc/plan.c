@@ -84,6 +84,7 @@ const char *avf_step_name(int32_t step)
         [AVF_STEP_PROBE] = "probe",
         [AVF_STEP_PIPE] = "pipe",
         [AVF_STEP_PIPESIZE] = "pipesize",
+        [AVF_STEP_CGROUP] = "cgroup",
         [AVF_STEP_CLONE] = "clone",
         [AVF_STEP_WAIT] = "wait",
         [AVF_STEP_PIDFD] = "pidfd",

@@ -84,15 +84,15 @@ static void probe_calls(avf_facts *facts)
 static long probe_clone(avf_facts *facts, struct avf_probe_child *child, int32_t *ret_pidfd)
 {
     _Alignas(16) char stack[AVF_PROBE_STACK];
-    long pid =
-        avf_engine_clone(1, AVF_CLONE_CLEAR_SIGHAND, stack, sizeof stack, avf_child_probe, child, ret_pidfd);
+    long pid = avf_engine_clone(1, AVF_CLONE_CLEAR_SIGHAND, stack, sizeof stack, avf_child_probe, child, -1,
+                                ret_pidfd);
     facts->clone3 = facts->clear_sighand = pid < 0 ? (int32_t)pid : 0;
     if (pid == -EINVAL) { /* Linux 5.4 has clone3 but not CLONE_CLEAR_SIGHAND */
-        pid = avf_engine_clone(1, 0, stack, sizeof stack, avf_child_probe, child, ret_pidfd);
+        pid = avf_engine_clone(1, 0, stack, sizeof stack, avf_child_probe, child, -1, ret_pidfd);
         facts->clone3 = pid < 0 ? (int32_t)pid : 0;
     }
     if (pid < 0 && avf_engine_refused(pid))
-        pid = avf_engine_clone(0, 0, stack, sizeof stack, avf_child_probe, child, ret_pidfd);
+        pid = avf_engine_clone(0, 0, stack, sizeof stack, avf_child_probe, child, -1, ret_pidfd);
     return pid;
 }
 

@@ -9,6 +9,7 @@
 #include "request.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,6 +29,15 @@ static int request_hold_files(struct avf_request *r)
     for (uint32_t i = 0; i < count && error == 0; i++)
         error = avf_files_hold(&r->files, avf_plan_fds(r->plan)[i], numbers, &r->source[3 + i]);
     return error < 0 ? error : avf_files_send(&r->files, numbers, r->source, 3 + count);
+}
+
+/* THREAD loop, in the gate. Nobody locks records of a cgroup's directory, so a duplicate does no harm (files.h). */
+static int request_hold_cgroup(struct avf_request *r)
+{
+    if (r->plan->cgroup_fd < 0)
+        return 0;
+    r->cgroup_fd = fcntl(r->plan->cgroup_fd, F_DUPFD_CLOEXEC, 3);
+    return r->cgroup_fd < 0 ? -errno : 0;
 }
 
 /* THREAD loop. One block: request, argv, envp, shared files, the plan's copy, source, scratch. */
@@ -54,6 +64,7 @@ static struct avf_request *request_allocate(const void *plan, const avf_plan *he
         .files = {.shared = shared, .message = {-1, -1}, .message_fd = -1},
         .pipes = {.child_end = {-1, -1, -1}, .parent_end = {-1, -1, -1}},
         .report_pipe = {-1, -1},
+        .cgroup_fd = -1,
         .pidfd = -1,
         .pid = -1,
         .submitted_ns = avf_now(),
@@ -82,6 +93,7 @@ int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret
         sys_sigmask(SIG_BLOCK, NULL, &r->sigmask);
         *ret_step = AVF_STEP_DUP_FDS;
         error = request_hold_files(r);
+        error = error < 0 ? error : request_hold_cgroup(r);
     }
     *ret_request = r;
     return error;
@@ -90,15 +102,17 @@ int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret
 /* THREAD any, in the gate. */
 void avf_request_close_child_side(struct avf_request *r)
 {
-    int32_t fds[5];
+    int32_t fds[6];
     avf_files_release(&r->files);
     avf_lock();
     memcpy(fds, r->pipes.child_end, 3 * sizeof *fds);
     memcpy(fds + 3, r->report_pipe, 2 * sizeof *fds);
     memset(r->pipes.child_end, -1, sizeof r->pipes.child_end);
     memset(r->report_pipe, -1, sizeof r->report_pipe);
+    fds[5] = r->cgroup_fd;
+    r->cgroup_fd = -1;
     avf_unlock();
-    avf_close_all(fds, 5);
+    avf_close_all(fds, 6);
 }
 
 /* THREAD any, in the gate. */

@@ -20,6 +20,7 @@ struct avf_request {
     struct avf_files files;
     struct avf_pipes pipes;
     int32_t report_pipe[2]; /* guarded by lock */
+    int32_t cgroup_fd;      /* guarded by lock; a duplicate of the plan's, or -1 */
     /* written by the kernel in the middle of clone: valid once the report's started_ns is set, and until the
      * worker takes it back under the lock */
     _Atomic int32_t pidfd;

@@ -48,6 +48,7 @@
 #define AVF_CLONE_PIDFD         0x00001000ULL
 #define AVF_CLONE_VFORK         0x00004000ULL
 #define AVF_CLONE_CLEAR_SIGHAND 0x100000000ULL /* Linux 5.5 */
+#define AVF_CLONE_INTO_CGROUP   0x200000000ULL /* Linux 5.7 */
 
 /* linux/close_range.h */
 #define AVF_CLOSE_RANGE_UNSHARE 2U
@@ -68,10 +69,15 @@
 
 #define AVF_SIGNALS 64 /* Linux' _NSIG on every supported architecture */
 
-/* struct clone_args, CLONE_ARGS_SIZE_VER0 (Linux 5.3). */
+/* struct clone_args, CLONE_ARGS_SIZE_VER2 (Linux 5.7); up to `tls` it is VER0 (Linux 5.3). */
 struct sys_clone_args {
     uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+    uint64_t set_tid, set_tid_size, cgroup;
 };
+enum { SYS_CLONE_ARGS_VER0 = 64 };
+_Static_assert(offsetof(struct sys_clone_args, set_tid) == SYS_CLONE_ARGS_VER0 &&
+                   sizeof(struct sys_clone_args) == 88,
+               "linux/sched.h");
 
 /* The kernel's struct sigaction differs between architectures behind its first word only, and all
  * zeros mean SIG_DFL on each. */

@@ -167,11 +167,16 @@ def _give_a_number_again(way: Group) -> bool:
         assert os.waitid(os.P_PID, family.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         lib.avf_release(family.ticket)
     os.waitpid(family.descendant, 0)
-    try:
-        LAST_PID.write_text(str(family.pid - 1))
-    except OSError:
-        return False
-    stranger = subprocess.Popen(["sleep", "60"], process_group=0)
+    stranger = None
+    while stranger is None or stranger.pid != family.pid:  # somebody else may be faster
+        if stranger is not None:
+            stranger.kill()
+            stranger.wait()
+        try:
+            LAST_PID.write_text(str(family.pid - 1))
+        except OSError:
+            return False
+        stranger = subprocess.Popen(["sleep", "60"], process_group=0)
     assert os.getpgid(stranger.pid) == family.pid
     assert lib.avf_kill_group(family.ticket, signal.SIGKILL) == -errno.ESRCH
     lib.avf_release(family.ticket)

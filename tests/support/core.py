@@ -12,7 +12,9 @@ from aiovfork._binding import PLAN, PLAN_STEP, ffi, lib
 _HEADER: Final = PLAN.size
 
 
-def plan(*argv: str, stdin: int | None = None, leads: bool = False, flags: int = 0) -> bytes:
+def plan(
+    *argv: str, stdin: int | None = None, leads: bool = False, flags: int = 0, cgroup: int = -1
+) -> bytes:
     """Describe a child that has this environment and no standard streams but /dev/null."""
     steps = PLAN_STEP.pack(lib.AVF_STEP_SETPGID, 0, 0) if leads else b""
     strings = [[shutil.which(argv[0]) or argv[0]], list(argv), [f"PATH={os.environ['PATH']}"]]
@@ -24,7 +26,7 @@ def plan(*argv: str, stdin: int | None = None, leads: bool = False, flags: int =
         body += packed
     null = [lib.AVF_STDIO_DEVNULL if stdin is None else stdin, *[lib.AVF_STDIO_DEVNULL] * 2]
     flags |= lib.AVF_PLAN_CLOSE_FDS
-    header = PLAN.pack(offset, lib.AVF_PLAN_VERSION, flags, 0, *null, int(leads), 0, *places, 0)
+    header = PLAN.pack(offset, lib.AVF_PLAN_VERSION, flags, 0, *null, int(leads), 0, *places, cgroup)
     return header + steps + body
 
 

@@ -87,6 +87,7 @@ static struct plan plan_make(const char *const *argv, int32_t input, int32_t out
                             .flags = AVF_PLAN_CLOSE_FDS,
                             .pipesize = -1,
                             .stdio = {input, output, AVF_STDIO_INHERIT},
+                            .cgroup_fd = -1,
                         }};
     avf_plan *head = &plan.head;
     if (directory) {
