@@ -18,6 +18,7 @@ from aiovfork._loops import (
     new_event_loop,
     new_uvloop_event_loop,
 )
+from aiovfork._observe import Event, ExitedEvent, FailedEvent, SpawnedEvent, Subscription, on_event
 from aiovfork._options import SpawnOptions
 from aiovfork._process import Process
 from aiovfork._stats import Histogram, Stats, stats
@@ -27,21 +28,27 @@ __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "Event",
     "EventLoop",
+    "ExitedEvent",
+    "FailedEvent",
     "Histogram",
     "Installation",
     "Process",
     "SpawnError",
     "SpawnInfo",
     "SpawnOptions",
+    "SpawnedEvent",
     "Stats",
     "SubprocessLoopMixin",
     "SubprocessTransport",
+    "Subscription",
     "create_subprocess_exec",
     "create_subprocess_shell",
     "install",
     "new_event_loop",
     "new_uvloop_event_loop",
+    "on_event",
     "park_workers",
     "stats",
     "subprocess_exec",

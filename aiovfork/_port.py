@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from aiovfork._binding import EVENT, EVENT_SIZE, ffi, lib
 from aiovfork._errors import opening_failure, spawn_error
 from aiovfork._events import Exited, Spawned, close_all
+from aiovfork._observe import Observation, Untold, subscriptions
 from aiovfork._plan import Plan
 
 _SPAWNED: Final[int] = lib.AVF_SPAWNED
@@ -60,6 +61,8 @@ class CompletionPort:
         # Of avf_batch: filled, taken. A view is twice as fast as an attribute of cffi.
         self._counts = memoryview(ffi.buffer(self._batch, ffi.offsetof("avf_batch", "events"))).cast("i")
         self._strays: dict[int, int] = {}
+        self._observed: dict[int, Observation] = {}
+        self._untold = Untold()
         self._step = ffi.new("int32_t *")
         self._fd: int = lib.avf_port_fd(self._port)
         try:
@@ -75,9 +78,16 @@ class CompletionPort:
         Raises:
             OSError: The request could not be made: a bad descriptor, no memory, no thread.
         """
+        observation = Observation(plan.command) if subscriptions else None
         ticket: int = lib.avf_spawn(self._port, plan.block, len(plan.block), self._step)
         if ticket < 0:
-            raise spawn_error(plan.command, ticket, self._step[0])
+            error, step = ticket, self._step[0]
+            if observation is not None:
+                self._untold.note(observation, observation.failed(0, error, step))
+                self._untold.tell(self._report)
+            raise spawn_error(plan.command, error, step)
+        if observation is not None:
+            self._observed[ticket] = observation
         self._sinks[ticket] = sink
         return ticket
 
@@ -148,6 +158,7 @@ class CompletionPort:
         for ticket in list(self._sinks):
             self.dispose(ticket)
         self._sinks.clear()
+        self._observed.clear()
 
     def forget(self) -> None:
         """In the child of a fork, where the core has closed this port already: take it out of the loop.
@@ -159,6 +170,8 @@ class CompletionPort:
         if self._port is not None:
             self._port = None
             self._sinks.clear()
+            self._observed.clear()
+            self._untold.clear()
             with contextlib.suppress(OSError):
                 self._take_reader_out()
 
@@ -198,6 +211,8 @@ class CompletionPort:
             counts[_TAKEN] = index + 1
             if self._strays:
                 close_all(self._strays)
+        if self._untold:
+            self._untold.tell(self._report)
 
     def _deliver(self, at: int) -> None:
         """Give a record to its sink. One that raises is reported; the others get theirs."""
@@ -211,23 +226,43 @@ class CompletionPort:
                     end: end for end in ends_and_times[:3] if end >= 0
                 }  # closed once acknowledged
                 self.dispose(ticket)
+            self._observed.pop(ticket, None)
             return
+        record: Spawned | Exited | None = None
         try:
             if kind == _SPAWNED:
                 stdin, stdout, stderr, *times = ends_and_times
-                sink.spawned(Spawned(ticket, pid, pidfd, flags, (stdin, stdout, stderr), *times))
-                return
-            if kind == _FAILED:
+                record = Spawned(ticket, pid, pidfd, flags, (stdin, stdout, stderr), *times)
+                sink.spawned(record)
+            elif kind == _FAILED:
                 sink.failed(error, step, status)
             else:
-                sink.exited(Exited(status, flags, bytes(self._view[at + EVENT.size : at + EVENT_SIZE])))
+                record = Exited(status, flags, bytes(self._view[at + EVENT.size : at + EVENT_SIZE]))
+                sink.exited(record)
         except MemoryError:  # no fault of the sink: again, when there is some
             raise
         except Exception as exc:  # noqa: BLE001  # of a protocol; reported
             self._report(exc)
-        self._sinks.pop(ticket, None)
+        if self._observed:
+            self._observe(ticket, record, error, step)
+        if kind != _SPAWNED:
+            self._sinks.pop(ticket, None)
 
-    def _report(self, exc: Exception) -> None:
+    def _observe(self, ticket: int, record: Spawned | Exited | None, error: int, step: int) -> None:
+        """Note what the callbacks of on_event() are to be told, if they hear of this child."""
+        observation = self._observed.get(ticket)
+        if observation is None:
+            return
+        if isinstance(record, Spawned):
+            self._untold.note(observation, observation.spawned(record))
+            return
+        if record is None:
+            self._untold.note(observation, observation.failed(ticket, error, step))
+        else:
+            self._untold.note(observation, observation.exited(ticket, record))
+        self._observed.pop(ticket, None)
+
+    def _report(self, exc: BaseException, message: str = "an event of a subprocess failed") -> None:
         loop = self._loop()
         if loop is not None:
-            loop.call_exception_handler({"message": "an event of a subprocess failed", "exception": exc})
+            loop.call_exception_handler({"message": message, "exception": exc})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import sys
@@ -102,10 +103,26 @@ async def failures() -> Any:
     return [type(exc).__name__ for exc in found]
 
 
+async def observed() -> Any:
+    """What a callback of on_event() is told of a child, and of one that does not come to be."""
+    events: list[aiovfork.Event] = []
+    with aiovfork.on_event(events.append):
+        await (await aiovfork.create_subprocess_exec("true")).wait()
+        with contextlib.suppress(FileNotFoundError):
+            await aiovfork.create_subprocess_exec("/no/such/program")
+        # What an interrupt has kept back is told before the loop's next round ends.
+        for _ in range(1000):
+            if len(events) >= 3:
+                break
+            await asyncio.sleep(0)
+    return [type(event).__name__ for event in events]
+
+
 SCENARIOS: list[tuple[Callable[[], Coroutine[Any, Any, Any]], list[Any]]] = [
     (protocols, ["made", "exited", "lost"] * 2),
     (processes, [b"said\n", b"said\n", 0]),
     (failures, ["SpawnFileNotFoundError", "CancelledError"]),
+    (observed, ["SpawnedEvent", "ExitedEvent", "FailedEvent"]),
 ]
 
 

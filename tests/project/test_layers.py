@@ -17,6 +17,7 @@ PYTHON: list[set[str]] = [
     {"_environment"},
     {"_plan"},
     {"_events"},
+    {"_observe"},
     {"_port"},
     {"_ports"},
     {"_lifecycle", "_popen"},
