@@ -16,6 +16,7 @@ from aiovfork._compat import StreamProtocol, logger
 from aiovfork._options import Command, Env, Options, Stdio, StrOrBytesPath, checked
 from aiovfork._ports import port_of
 from aiovfork._process import Process
+from aiovfork._slow import log_if_slow, under_way
 from aiovfork._transport import SubprocessTransport
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.SubprocessProtocol)
@@ -341,8 +342,10 @@ async def _start(
         return transport
     action = f"{command.action} {command.called!r}"
     logger.debug("%s", " ".join([action, *_described_stdio(command)]))
+    others = under_way()
     await transport.start(plan)
     logger.info("%s: %r", action, transport)
+    log_if_slow(loop, command, transport.spawn_info, others)
     return transport
 
 

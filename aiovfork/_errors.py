@@ -174,7 +174,7 @@ def spawn_error(request: Request, error: int, step: int, status: int = 0) -> Spa
         how = (
             f"exited with {os.WEXITSTATUS(status)}"
             if os.WIFEXITED(status)
-            else f"was killed by {_signal_name(status)}"
+            else f"was killed by {signal_name(status)}"
         )
         message = f"child {how} before it ran {program!r}"
         return spawn_failure(step, note, errno.ECHILD, message)
@@ -207,7 +207,8 @@ def opening_failure(error: int) -> OSError:
     return exc
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return the name of a signal, "SIGKILL", or "signal N" of one that has none."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -148,7 +148,7 @@ def on_event(callback: Callback) -> Subscription:
         callback: Called with a SpawnedEvent, FailedEvent or ExitedEvent; not a coroutine function.
 
     Returns:
-        A Subscription: remove() it, or leave a `with` block of it, to hear no more.
+        The subscription. To hear no more, remove() it, or leave a `with` block of it.
 
     Raises:
         TypeError: callback cannot be called, or is a coroutine function.

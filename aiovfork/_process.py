@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from aiovfork._compat import AsyncioProcess, StreamProtocol, logger
+from aiovfork._errors import signal_name
 from aiovfork._events import SpawnInfo
 from aiovfork._transport import SubprocessTransport
 
@@ -128,6 +129,10 @@ class Process(AsyncioProcess):
         """Name pid, program and status; the arguments may be secret."""
         code = self.returncode
         status = "running" if code is None else f"returncode={code}"
+        if code is not None and not self.returncode_known:
+            status += " (unknown)"
+        elif code is not None and code < 0:
+            status += f" ({signal_name(-code)})"
         return f"<{type(self).__name__} {self.pid} {self._transport.program!r} {status}>"
 
     async def __aenter__(self) -> Self:

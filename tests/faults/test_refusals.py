@@ -118,6 +118,26 @@ def test_every_wait_is_refused_later(loop: str) -> None:
     assert found == [[255, 255, 255], [False, False, False], [errno.EPERM, "wait"], 3]
 
 
+async def _unknown_status(calls: dict[str, str]) -> list[Any]:
+    events: list[Any] = []
+    with aiovfork.on_event(events.append):
+        process = await aiovfork.create_subprocess_exec("cat", stdin=PIPE)
+        refuse(calls)
+        process.kill()
+        await process.wait()
+    exited = events[-1]
+    told = [exited.returncode, exited.returncode_known, exited.rusage]
+    return [*told, repr(process).replace(str(process.pid), "PID")]
+
+
+@needs_filters
+def test_an_unknown_status_is_told_as_such() -> None:
+    """Where nobody may wait, repr() of the process and the event of its exit say that the code is not known."""
+    calls = {"waitid": "EPERM", "wait4": "EPERM"}
+    found = isolated(_unknown_status, calls, loop="asyncio", check_leaks=False)  # nobody can reap it
+    assert found == [255, False, None, "<Process PID 'cat' returncode=255 (unknown)>"]
+
+
 def _children() -> int:
     found = 0
     for tid in os.listdir("/proc/self/task"):

@@ -114,12 +114,15 @@ async def test_any_object_is_a_protocol() -> None:
 
 
 async def test_what_a_process_says_of_itself() -> None:
-    """repr() of a process names pid, program and status, and no argument."""
+    """repr() of a process names pid, program and status, a signal by its name, and no argument."""
     process = await aiovfork.create_subprocess_exec("cat", "-", stdin=PIPE)
     assert repr(process) == f"<Process {process.pid} 'cat' running>"
     process.kill()
     await process.wait()
-    assert repr(process) == f"<Process {process.pid} 'cat' returncode=-9>"
+    assert repr(process) == f"<Process {process.pid} 'cat' returncode=-9 (SIGKILL)>"
+    process = await aiovfork.create_subprocess_shell("kill -41 $$")
+    await process.wait()
+    assert repr(process) == f"<Process {process.pid} '/bin/sh' returncode=-41 (signal 41)>"
     shell = await aiovfork.create_subprocess_shell("true secret")
     await shell.wait()
     assert repr(shell) == f"<Process {shell.pid} '/bin/sh' returncode=0>"

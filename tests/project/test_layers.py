@@ -17,7 +17,7 @@ PYTHON: list[set[str]] = [
     {"_environment"},
     {"_plan"},
     {"_events"},
-    {"_observe"},
+    {"_observe", "_slow"},
     {"_port"},
     {"_ports"},
     {"_lifecycle", "_popen"},

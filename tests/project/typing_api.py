@@ -140,3 +140,22 @@ def counters(process: aiovfork.Process) -> None:
     assert_type(info, aiovfork.SpawnInfo)
     assert_type(info.exec_us, float)
     stats.spawned = 0  # type: ignore[misc]
+
+
+def callback(event: aiovfork.Event) -> None:
+    """The kinds of events are told apart by their types."""
+    assert_type(event.ticket, int)
+    assert_type(event.time, float)
+    if isinstance(event, aiovfork.FailedEvent):
+        assert_type(event.step, str)
+    elif isinstance(event, aiovfork.SpawnedEvent):
+        assert_type(event.spawn_info, aiovfork.SpawnInfo)
+    else:
+        assert_type(event, aiovfork.ExitedEvent)
+
+
+def events() -> None:
+    """A subscription is a context manager."""
+    with aiovfork.on_event(callback) as subscription:
+        assert_type(subscription, aiovfork.Subscription)
+    subscription.remove()

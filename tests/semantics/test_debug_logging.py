@@ -1,17 +1,23 @@
-"""What is logged: in debug mode what asyncio logs, otherwise nothing."""
+"""What is logged: in debug mode what asyncio logs, and slow spawns; otherwise nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import pathlib
 import re
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
 
+import aiovfork
+from aiovfork._options import Command
+from aiovfork._slow import log_if_slow
 from tests.support.backends import Spawner, compare
+from tests.support.hold import held
 
 PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
 
@@ -119,6 +125,61 @@ def test_arguments_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="asyncio")
     records = compare(lambda spawn: _logged(spawn, caplog, "exec", "sh", "-c", "cat # secret"))
     assert "secret" not in str(records)
+
+
+async def test_a_slow_spawn_is_logged(caplog: pytest.LogCaptureFixture, tmp_path: pathlib.Path) -> None:
+    """In debug mode a spawn that takes as long as a slow callback is a warning that names the cause."""
+    loop = asyncio.get_running_loop()
+    loop.slow_callback_duration = 0.02
+    said = []
+    for debug in (False, True):
+        loop.set_debug(debug)
+        async with held(tmp_path) as hold:
+            spawning = asyncio.ensure_future(aiovfork.create_subprocess_exec(hold.path, "secret"))
+            await hold.reached.wait()
+            reached = time.monotonic()
+            while time.monotonic() < reached + 0.03:  # at least: it is the longest part
+                await asyncio.sleep(0)
+            hold.release()
+            await (await spawning).wait()
+        found = [record for record in caplog.records if record.getMessage().startswith("spawn of ")]
+        assert len(found) == debug
+        said += [(record.name, record.levelname, record.getMessage()) for record in found]
+    name, level, message = said[0]
+    assert (name, level) == ("asyncio", "WARNING")
+    number = r"\d\.\d{3}"
+    assert re.fullmatch(
+        rf"spawn of '{tmp_path}/held-true' took {number} seconds \(queue {number}, clone {number}, exec {number}\): "
+        r"its program or cwd is on a slow disk or network, or a security agent looks at each exec",
+        message,
+    )
+
+
+async def test_a_spawn_that_is_not_slow_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Below loop.slow_callback_duration nothing is said of the time that a spawn took."""
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 1000.0
+    await (await aiovfork.create_subprocess_exec("true")).wait()
+    assert not [record for record in caplog.records if "took" in record.getMessage()]
+
+
+@pytest.mark.parametrize(
+    ("times", "others", "cause"),
+    [
+        ((200e3, 1e3, 1e3), 40, "it waited behind 40 others"),
+        ((200e3, 1e3, 1e3), 1, "it waited behind 1 other"),
+        ((200e3, 1e3, 1e3), 0, "its worker thread got no processor"),
+        ((1e3, 200e3, 1e3), 0, "the kernel took long to create the process: processors or memory are short"),
+    ],
+)
+async def test_causes_of_a_slow_spawn(
+    caplog: pytest.LogCaptureFixture, times: tuple[float, float, float], others: int, cause: str
+) -> None:
+    """The cause that is named is that of the longest part: the queue, clone or exec."""
+    info = aiovfork.SpawnInfo("clone3", "memory", True, *times)
+    log_if_slow(asyncio.get_running_loop(), Command(("true",), None, None, None), info, others)
+    assert caplog.records[0].getMessage().endswith(f"): {cause}")
 
 
 @pytest.mark.parametrize("args", [["true"], ["/no/such/program"]], ids=str)

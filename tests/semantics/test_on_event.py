@@ -214,10 +214,10 @@ async def test_removing() -> None:
 async def test_nothing_is_kept() -> None:
     """What a port has noted for callbacks goes with the child; without a callback it notes nothing."""
     port = port_of(asyncio.get_running_loop())
-    async with await aiovfork.create_subprocess_exec("true"):
+    async with await aiovfork.create_subprocess_exec("cat", stdin=aiovfork.PIPE):
         assert not port._observed
     with noted():
-        async with await aiovfork.create_subprocess_exec("true"):
+        async with await aiovfork.create_subprocess_exec("cat", stdin=aiovfork.PIPE):
             assert port._observed
     assert not port._observed
     assert not port._untold
