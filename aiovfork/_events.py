@@ -97,6 +97,38 @@ class Exited(NamedTuple):
         return resource.struct_rusage((utime_s + utime_us / 1e6, stime_s + stime_us / 1e6, *counts))
 
 
+class Captured(NamedTuple):
+    """A capture is over. Times are nanoseconds, and 0 without a child of its own."""
+
+    ticket: int
+    pid: int
+    error: int
+    flags: int
+    queue_ns: int
+    clone_ns: int
+    exec_ns: int
+    exit: Exited
+
+    @property
+    def exited(self) -> Exited | None:
+        """How its child has ended; None while it lives, or where there is none."""
+        return self.exit if self.pid > 0 and not self.flags & lib.AVF_CHILD_LIVES else None
+
+    @property
+    def limited(self) -> bool:
+        """Whether there was more than the limit, so that the pipes were closed."""
+        return bool(self.flags & lib.AVF_CAPTURE_LIMITED)
+
+    @property
+    def cut(self) -> bool:
+        """Whether somebody still held a pipe when the time after the exit had passed."""
+        return bool(self.flags & lib.AVF_CAPTURE_CUT)
+
+    def info(self) -> SpawnInfo:
+        """Return how the child was started."""
+        return Spawned(self.ticket, self.pid, -1, self.flags, NO_ENDS, *self[4:7]).info()
+
+
 def close_all(ends: dict[int, int]) -> None:
     """Close ends of pipes and forget them.
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self, TypeAlias
 
 from aiovfork._binding import step_name
-from aiovfork._events import Exited, Spawned, SpawnInfo
+from aiovfork._events import Captured, Exited, Spawned, SpawnInfo
 from aiovfork._options import Command, StrOrBytesPath
 
 
@@ -170,7 +170,7 @@ class Observation:
         self._submitted = self._started = time.monotonic()
         self._pid = -1
 
-    def spawned(self, event: Spawned) -> SpawnedEvent:
+    def spawned(self, event: Spawned | Captured) -> SpawnedEvent:
         """Return what to tell now that the program runs, or has run."""
         self._pid = event.pid
         # Not the time of the record: it may come late, and for run() only at the end.

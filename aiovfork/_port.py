@@ -16,12 +16,15 @@ from typing import Any, Final, Protocol
 
 from aiovfork._binding import EVENT, EVENT_SIZE, ffi, lib
 from aiovfork._errors import opening_failure, spawn_error
-from aiovfork._events import Exited, Spawned, close_all
+from aiovfork._events import Captured, Exited, Spawned, close_all
 from aiovfork._observe import Observation, Untold, subscriptions
 from aiovfork._plan import Plan
 
 _SPAWNED: Final[int] = lib.AVF_SPAWNED
 _FAILED: Final[int] = lib.AVF_FAILED
+_EXITED: Final[int] = lib.AVF_EXITED
+_COPIED: Final[int] = lib.AVF_COPIED
+_CHILD_LIVES: Final[int] = lib.AVF_CHILD_LIVES
 _FILLED, _TAKEN = 0, 1
 
 
@@ -41,6 +44,20 @@ class Sink(Protocol):
         """The child is over. The last event; one that says group_lives holds the ticket until its release."""
 
 
+class CaptureSink(Protocol):
+    """Whom the events of a capture are for, as Sink. With a child of its own, failed() and exited() too."""
+
+    def captured(self, event: Captured) -> None:
+        """The capture is over. The last event, unless its child lives: then exited() follows."""
+
+
+class CopySink(Protocol):
+    """Whom it is for that a copy is done."""
+
+    def copied(self) -> None:
+        """What was kept is in its place. The last event."""
+
+
 class CompletionPort:
     """Submits plans and dispatches what comes back, for one loop."""
 
@@ -55,7 +72,7 @@ class CompletionPort:
         # does the port, before the transports' __del__ disposes of the children.
         self._finalizer = weakref.finalize(self, lib.avf_port_free, self._port)
         self._finalizer.atexit = False
-        self._sinks: dict[int, Sink] = {}
+        self._sinks: dict[int, Any] = {}  # of the kind that the ticket's events need
         self._batch: Any = lib.avf_port_batch(self._port)
         self._view = memoryview(ffi.buffer(self._batch.events))
         # Of avf_batch: filled, taken. A view is twice as fast as an attribute of cffi.
@@ -72,14 +89,19 @@ class CompletionPort:
             self.close()
             raise
 
-    def submit(self, plan: Plan, sink: Sink) -> int:
+    def submit(self, plan: Plan, sink: Sink | CaptureSink, capture: Any = ffi.NULL) -> int:
         """Start a child, or queue it; its events go to sink. Returns the ticket.
+
+        Args:
+            plan: The child.
+            sink: Whom its events are for.
+            capture: An avf_capture: there is no spawned() then, and captured() comes at the end.
 
         Raises:
             OSError: The request could not be made: a bad descriptor, no memory, no thread.
         """
         observation = Observation(plan.command) if subscriptions else None
-        ticket: int = lib.avf_spawn(self._port, plan.block, len(plan.block), self._step)
+        ticket: int = lib.avf_spawn(self._port, plan.block, len(plan.block), capture, self._step)
         if ticket < 0:
             error, step = ticket, self._step[0]
             if observation is not None:
@@ -88,6 +110,31 @@ class CompletionPort:
             raise spawn_error(plan.command, error, step)
         if observation is not None:
             self._observed[ticket] = observation
+        self._sinks[ticket] = sink
+        return ticket
+
+    def collect(self, capture: Any, ends: dict[int, int], sink: CaptureSink) -> int:
+        """Have a capture read and write these ends of a child's pipes, which it takes. Returns a ticket.
+
+        Raises:
+            OSError: There is no memory or no thread for it; the ends are the caller's still.
+        """
+        fds = [ends.get(fd, -1) for fd in range(3)]
+        ticket = self._noted(lib.avf_capture_start(self._port, capture, fds), sink)
+        ends.clear()
+        return ticket
+
+    def copy(self, capture: Any, stdout: Any, stderr: Any, sink: CopySink) -> int:
+        """Have what a capture has kept put there, off the loop. Returns a ticket.
+
+        Raises:
+            OSError: There is no memory or no thread for it.
+        """
+        return self._noted(lib.avf_capture_copy(self._port, capture, stdout, stderr), sink)
+
+    def _noted(self, ticket: int, sink: CaptureSink | CopySink) -> int:
+        if ticket < 0:
+            raise OSError(-ticket, os.strerror(-ticket))
         self._sinks[ticket] = sink
         return ticket
 
@@ -228,7 +275,7 @@ class CompletionPort:
                 self.dispose(ticket)
             self._observed.pop(ticket, None)
             return
-        record: Spawned | Exited | None = None
+        record: Spawned | Exited | Captured | None = None
         try:
             if kind == _SPAWNED:
                 stdin, stdout, stderr, *times = ends_and_times
@@ -236,26 +283,38 @@ class CompletionPort:
                 sink.spawned(record)
             elif kind == _FAILED:
                 sink.failed(error, step, status)
+            elif kind == _COPIED:
+                sink.copied()
             else:
-                record = Exited(status, flags, bytes(self._view[at + EVENT.size : at + EVENT_SIZE]))
-                sink.exited(record)
+                exited = Exited(status, flags, bytes(self._view[at + EVENT.size : at + EVENT_SIZE]))
+                if kind == _EXITED:
+                    record = exited
+                    sink.exited(exited)
+                else:
+                    queue_ns, clone_ns, exec_ns = ends_and_times[3:]
+                    record = Captured(ticket, pid, error, flags, queue_ns, clone_ns, exec_ns, exited)
+                    sink.captured(record)
         except MemoryError:  # no fault of the sink: again, when there is some
             raise
         except Exception as exc:  # noqa: BLE001  # of a protocol; reported
             self._report(exc)
         if self._observed:
             self._observe(ticket, record, error, step)
-        if kind != _SPAWNED:
+        if kind != _SPAWNED and not flags & _CHILD_LIVES:
             self._sinks.pop(ticket, None)
 
-    def _observe(self, ticket: int, record: Spawned | Exited | None, error: int, step: int) -> None:
+    def _observe(
+        self, ticket: int, record: Spawned | Exited | Captured | None, error: int, step: int
+    ) -> None:
         """Note what the callbacks of on_event() are to be told, if they hear of this child."""
         observation = self._observed.get(ticket)
         if observation is None:
             return
-        if isinstance(record, Spawned):
+        if isinstance(record, (Spawned, Captured)):
             self._untold.note(observation, observation.spawned(record))
-            return
+            if isinstance(record, Spawned) or record.exited is None:
+                return
+            record = record.exited
         if record is None:
             self._untold.note(observation, observation.failed(ticket, error, step))
         else:

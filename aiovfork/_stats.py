@@ -71,6 +71,11 @@ class Stats:
         queued_peak: The most that queued has been.
         alive_peak: The most that alive has been.
         stolen: Exits whose status somebody else had already taken.
+        captures: Captures that were begun: run(), communicate() and what is built on them.
+        capturing: Captures under way, now.
+        capturing_peak: The most that capturing has been.
+        bytes_read: Bytes of output that captures which are over have read.
+        bytes_written: Bytes of input that they have written.
         queue_time: How long each child that is counted in spawned had waited for a worker, as
             SpawnInfo.queue_us.
         exec_time: How long each of them took from its first instruction to exec, as SpawnInfo.exec_us.
@@ -87,6 +92,11 @@ class Stats:
     queued_peak: int
     alive_peak: int
     stolen: int
+    captures: int
+    capturing: int
+    capturing_peak: int
+    bytes_read: int
+    bytes_written: int
     queue_time: Histogram
     exec_time: Histogram
 

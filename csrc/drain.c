@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "collector.h"
 #include "group.h"
 #include "park.h"
 #include "port.h"
@@ -73,10 +74,15 @@ static void drain_start_queued(struct avf_port *port, int64_t now)
 /* THREAD loop, under the lock. One posted outcome becomes a record. */
 static void drain_deliver(struct avf_slot *slot, avf_event *event)
 {
-    int is_child = slot->outcome == AVF_OUTCOME_CHILD;
+    static const int32_t kinds[] = {
+        [AVF_OUTCOME_CHILD] = AVF_SPAWNED,
+        [AVF_OUTCOME_FAILURE] = AVF_FAILED,
+        [AVF_OUTCOME_CAPTURE] = AVF_CAPTURED,
+        [AVF_OUTCOME_COPY] = AVF_COPIED,
+    };
     *event = (avf_event){
         .ticket = slot->ticket,
-        .kind = is_child ? AVF_SPAWNED : AVF_FAILED,
+        .kind = kinds[slot->outcome],
         .pid = slot->pid,
         .pidfd = slot->pidfd,
         .error = slot->error,
@@ -88,11 +94,14 @@ static void drain_deliver(struct avf_slot *slot, avf_event *event)
         .exec_ns = slot->exec_ns,
     };
     memcpy(event->parent_end, slot->parent_end, sizeof event->parent_end);
-    if (is_child)
+    avf_collector_record(slot, event);
+    if (event->kind == AVF_SPAWNED)
         avf_slot_count_spawned(slot);
+    avf_state.counters.failed += event->kind == AVF_FAILED;
+    if (slot->pidfd < 0)
+        avf_slot_move(slot, AVF_SLOT_FREE, NULL);
     else
-        avf_state.counters.failed++;
-    avf_slot_move(slot, is_child ? AVF_SLOT_ALIVE : AVF_SLOT_FREE, NULL);
+        avf_slot_move(slot, slot->is_over ? AVF_SLOT_HELD : AVF_SLOT_ALIVE, NULL);
 }
 
 /* THREAD loop, under the lock. */
@@ -117,7 +126,7 @@ static void drain_rearm(struct avf_port *port)
 static int drain_find_exit(struct avf_port *port, uint64_t ticket, struct drain_exit *ret_exit)
 {
     struct avf_slot *slot = avf_slot_find(ticket);
-    if (!slot || slot->port != port || slot->outcome != AVF_OUTCOME_CHILD)
+    if (!slot || slot->port != port || slot->pidfd < 0)
         return 0;
     if (slot->state != AVF_SLOT_ALIVE) { /* posted, but the batch was full: come back to it */
         drain_arm(port, slot);
@@ -161,6 +170,7 @@ static void drain_settle(struct avf_port *port, struct drain_exit *found)
 {
     struct avf_slot *slot = found->slot;
     slot->reaped_now = 0;
+    slot->is_over = (uint8_t)found->over;
     slot->is_unreaped = found->over && found->exit.is_unreaped;
     if (slot->state == AVF_SLOT_ORPHANED)
         avf_reaper_settle(slot, found->over && !slot->is_unreaped);

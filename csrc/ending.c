@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "collector.h"
 #include "group.h"
 #include "port.h"
 #include "reap.h"
@@ -46,7 +47,9 @@ int32_t avf_kill(uint64_t ticket, int32_t signal)
     avf_lock();
     struct avf_slot *slot = avf_slot_find(ticket);
     int32_t result = -ESRCH;
-    if (slot && (slot->state == AVF_SLOT_ALIVE || slot->state == AVF_SLOT_DETACHED))
+    if (slot && slot->pidfd >= 0 && !slot->is_over &&
+        (slot->state == AVF_SLOT_ALIVE || slot->state == AVF_SLOT_CAPTURED ||
+         slot->state == AVF_SLOT_DETACHED))
         result = avf_signal(slot->pidfd, slot->pid, signal);
     avf_unlock();
     return result;
@@ -68,7 +71,7 @@ int32_t avf_dispose(uint64_t ticket)
         (void)avf_group_end(slot);
         close(avf_group_let_go(slot));
         result = 0;
-    } else if (slot && slot->outcome == AVF_OUTCOME_CHILD && slot->state != AVF_SLOT_ORPHANED) {
+    } else if (slot && slot->pidfd >= 0 && slot->state != AVF_SLOT_ORPHANED) {
         slot->unwanted = 1;
         result = avf_group_end(slot); /* drain will reap it */
     }
@@ -100,7 +103,11 @@ static void ending_end_posted(struct avf_port *port)
         avf_close_all(slot->parent_end, 3);
         for (int i = 0; i < 3; i++)
             slot->parent_end[i] = -1;
-        if (slot->outcome == AVF_OUTCOME_CHILD) {
+        slot->capture = NULL;
+        if (slot->is_over && slot->pidfd >= 0) {
+            (void)avf_group_end(slot);
+            close(avf_group_let_go(slot));
+        } else if (slot->pidfd >= 0) {
             avf_reaper_orphan(slot);
         } else {
             avf_state.counters.abandoned++;
@@ -120,6 +127,8 @@ static void ending_give_up_children(struct avf_port *port)
                 continue;
             if (slot->state == AVF_SLOT_STARTED)
                 avf_request_cancel_started(slot->request, -ECANCELED);
+            if (slot->state == AVF_SLOT_CAPTURED)
+                avf_collector_give_up(slot);
             if (slot->state == AVF_SLOT_ALIVE)
                 avf_slot_move(slot, AVF_SLOT_DETACHED, NULL);
             if (slot->state == AVF_SLOT_HELD) {
@@ -155,6 +164,7 @@ void avf_port_close(avf_port *port)
         ending_end_posted(port);
         ending_give_up_children(port);
         avf_port_close_fds(port);
+        avf_collector_close();
     }
     avf_unlock();
     avf_gate_leave();

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "collector.h"
 #include "park.h"
 #include "port.h"
 #include "reaper.h"
@@ -51,6 +52,7 @@ static void fork_empty_slot(struct avf_slot *slot)
         avf_request_close(request);
         avf_request_retire(request);
     }
+    avf_collector_forget(slot);
     if (slot->state == AVF_SLOT_POSTED)
         avf_close_all(slot->parent_end, 3);
     avf_close_all(&slot->pidfd, 1);
@@ -99,6 +101,7 @@ static void fork_child(void)
     avf_state_after_fork(1);
     fork_empty_slots();
     fork_close_ports();
+    avf_collector_after_fork();
     avf_reaper_after_fork();
     avf_files_after_fork();
     avf_park_after_fork();

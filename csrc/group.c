@@ -68,34 +68,51 @@ int avf_group_reap(const struct avf_slot *slot, int pidfd, int32_t pid, struct a
     return over;
 }
 
+/* THREAD any, under the lock. The number of a group for as long as nobody else can get it; else -1. While an exit is
+ * looked at it may cease to be the group's. */
+static int32_t group_number(const struct avf_slot *slot)
+{
+    return slot->reaped_now || (slot->is_over && !slot->is_unreaped) ? -1 : slot->pid;
+}
+
 /* THREAD any, under the lock. */
 int avf_group_end(struct avf_slot *slot)
 {
     if (slot->leads && slot->group_dies)
-        (void)avf_signal_group(slot->pidfd, slot->reaped_now ? -1 : slot->pid, SIGKILL);
-    return slot->state == AVF_SLOT_HELD ? 0 : avf_signal(slot->pidfd, slot->pid, SIGKILL);
+        (void)avf_signal_group(slot->pidfd, group_number(slot), SIGKILL);
+    return slot->is_over ? 0 : avf_signal(slot->pidfd, slot->pid, SIGKILL);
 }
 
 /* THREAD any, under the lock, in the gate. */
-int avf_group_let_go(struct avf_slot *slot)
+int avf_group_take_leader(struct avf_slot *slot)
 {
     struct avf_exit exit;
     int pidfd = slot->pidfd;
     if (slot->is_unreaped)
         (void)avf_reap(pidfd, slot->pid, &exit);
+    slot->pidfd = -1;
+    slot->is_unreaped = 0;
+    return pidfd;
+}
+
+/* THREAD any, under the lock, in the gate. */
+int avf_group_let_go(struct avf_slot *slot)
+{
+    int pidfd = avf_group_take_leader(slot);
     avf_slot_move(slot, AVF_SLOT_FREE, NULL);
     return pidfd;
 }
 
-/* THREAD any. While drain looks at the exit, the number may cease to be the group's: then only the pidfd serves. */
+/* THREAD any. */
 int32_t avf_kill_group(uint64_t ticket, int32_t signal)
 {
     int32_t result = -ESRCH;
     avf_lock();
     struct avf_slot *slot = avf_slot_find(ticket);
-    if (slot && slot->leads &&
-        (slot->state == AVF_SLOT_ALIVE || slot->state == AVF_SLOT_DETACHED || slot->state == AVF_SLOT_HELD))
-        result = avf_signal_group(slot->pidfd, slot->reaped_now ? -1 : slot->pid, signal);
+    if (slot && slot->leads && slot->pidfd >= 0 &&
+        (slot->state == AVF_SLOT_ALIVE || slot->state == AVF_SLOT_CAPTURED ||
+         slot->state == AVF_SLOT_DETACHED || slot->state == AVF_SLOT_POSTED || slot->state == AVF_SLOT_HELD))
+        result = avf_signal_group(slot->pidfd, group_number(slot), signal);
     avf_unlock();
     return result;
 }

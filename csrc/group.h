@@ -23,4 +23,7 @@ int avf_group_end(struct avf_slot *slot);
  * that was put off, and frees the slot. RETURNS the pidfd, which is the caller's to close. */
 int avf_group_let_go(struct avf_slot *slot);
 
+/* THREAD any, under the lock, in the gate. The same, but the slot stays: nobody finds the child by it any more. */
+int avf_group_take_leader(struct avf_slot *slot);
+
 #endif

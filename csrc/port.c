@@ -20,7 +20,7 @@
 static struct avf_port *_Atomic retired; /* changed under the lock */
 
 /* THREAD loop, in the gate. */
-static int port_open_fds(struct avf_port *port)
+int avf_port_open_fds(struct avf_port *port)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = AVF_PORT_EVENT};
     struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.u64 = AVF_PORT_TIMER};
@@ -45,37 +45,6 @@ void avf_port_close_fds(struct avf_port *port)
     int32_t fds[3] = {port->epoll_fd, port->event_fd, port->timer_fd};
     avf_close_all(fds, 3);
     port->epoll_fd = port->event_fd = port->timer_fd = -1;
-}
-
-/* THREAD loop. */
-int32_t avf_port_open(avf_port **ret_port)
-{
-    struct avf_port *port = calloc(1, sizeof *port);
-    if (!port)
-        return -ENOMEM;
-    port->epoll_fd = port->event_fd = port->timer_fd = -1;
-    port->references = 1;
-    avf_gate_enter();
-    int error = port_open_fds(port);
-    avf_lock();
-    if (error == 0)
-        error = avf_state.fork_is_watched ? avf_window_open() : -ENOMEM;
-    if (error == 0) {
-        port->next = avf_state.ports;
-        if (port->next)
-            port->next->previous = port;
-        avf_state.ports = port;
-    } else {
-        avf_port_close_fds(port);
-    }
-    avf_unlock();
-    avf_gate_leave();
-    if (error < 0) {
-        free(port);
-        return error;
-    }
-    *ret_port = port;
-    return 0;
 }
 
 /* THREAD any. */

@@ -48,6 +48,8 @@ void avf_port_unreference(struct avf_port *port);
  * nobody posts: a stuck worker, the end of a ptrace. */
 void avf_port_arm_timer(struct avf_port *port);
 
+/* THREAD loop, in the gate. RETURNS 0 or -errno; what is open by then is noted in the port. */
+int avf_port_open_fds(struct avf_port *port);
 /* THREAD any, under the lock, in the gate. Closes the descriptors of a closed port, unless a drain uses them: then
  * it does that at its end. */
 void avf_port_close_fds(struct avf_port *port);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "collector.h"
 #include "plan.h"
 #include "port.h"
 #include "worker.h"
@@ -31,7 +32,8 @@ static int spawn_gives_ours(const struct avf_port *port, const avf_plan *plan)
 }
 
 /* THREAD loop, in the gate. Gives the request a slot in a port. RETURNS 0 or -errno. */
-static int spawn_admit(struct avf_port *port, struct avf_request *request, int *ret_start, int32_t *ret_step)
+static int spawn_admit(struct avf_port *port, struct avf_request *request, avf_capture *capture,
+                       int *ret_start, int32_t *ret_step)
 {
     struct avf_slot *slot;
     avf_lock();
@@ -47,6 +49,10 @@ static int spawn_admit(struct avf_port *port, struct avf_request *request, int *
         request->slot = slot;
         request->port = slot->port = port;
         slot->request = request;
+        slot->capture = capture;
+        slot->captured = capture != NULL;
+        if (capture)
+            ((struct avf_captured *)capture)->ticket = slot->ticket;
         *ret_start = !port->queue.head && avf_window_admits(port->in_flight, 0, request->submitted_ns);
         if (*ret_start) {
             avf_port_seat(port, slot, request->submitted_ns);
@@ -84,16 +90,20 @@ static void spawn_withdraw(struct avf_port *port, struct avf_request *request)
 }
 
 /* THREAD loop. */
-int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, int32_t *ret_step)
+int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, avf_capture *capture, int32_t *ret_step)
 {
     struct avf_request *request = NULL;
     int start = 0;
     int64_t ticket = 0;
     avf_request_free_retired();
+    *ret_step = AVF_STEP_THREAD;
+    int error = capture ? avf_collector_expect((struct avf_captured *)capture) : 0;
+    if (error < 0)
+        return error;
     avf_gate_enter();
-    int error = avf_request_create(plan, size, &request, ret_step);
+    error = avf_request_create(plan, size, &request, ret_step);
     if (error == 0) {
-        error = spawn_admit(port, request, &start, ret_step);
+        error = spawn_admit(port, request, capture, &start, ret_step);
         ticket = error < 0 ? 0 : (int64_t)request->slot->ticket;
     }
     if (error < 0 && request)
@@ -105,6 +115,11 @@ int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, int32_t *ret_
     }
     if (error == 0)
         return ticket;
+    if (capture) {
+        avf_lock();
+        avf_collector_unexpect((struct avf_captured *)capture);
+        avf_unlock();
+    }
     if (request)
         spawn_discard(request);
     return error;

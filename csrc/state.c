@@ -202,10 +202,11 @@ void avf_slot_move(struct avf_slot *slot, enum avf_slot_state to, struct avf_slo
 {
 #define STATE(name) (1U << AVF_SLOT_##name)
     static const uint32_t allowed[AVF_SLOT_STATES] = {
-        [AVF_SLOT_FREE] = STATE(QUEUED) | STATE(STARTED),
+        [AVF_SLOT_FREE] = STATE(QUEUED) | STATE(STARTED) | STATE(CAPTURED),
         [AVF_SLOT_QUEUED] = STATE(STARTED) | STATE(POSTED) | STATE(FREE),
-        [AVF_SLOT_STARTED] = STATE(POSTED) | STATE(ORPHANED) | STATE(FREE),
-        [AVF_SLOT_POSTED] = STATE(ALIVE) | STATE(ORPHANED) | STATE(FREE),
+        [AVF_SLOT_STARTED] = STATE(CAPTURED) | STATE(POSTED) | STATE(ORPHANED) | STATE(FREE),
+        [AVF_SLOT_CAPTURED] = STATE(POSTED) | STATE(ORPHANED) | STATE(FREE),
+        [AVF_SLOT_POSTED] = STATE(ALIVE) | STATE(HELD) | STATE(ORPHANED) | STATE(FREE),
         [AVF_SLOT_ALIVE] = STATE(HELD) | STATE(DETACHED) | STATE(FREE),
         [AVF_SLOT_HELD] = STATE(FREE),
         [AVF_SLOT_DETACHED] = STATE(ORPHANED) | STATE(FREE),
@@ -220,13 +221,17 @@ void avf_slot_move(struct avf_slot *slot, enum avf_slot_state to, struct avf_slo
         avf_slots_remove(slot);
     counters->queued -= from == AVF_SLOT_QUEUED;
     counters->in_flight -= from == AVF_SLOT_STARTED;
-    counters->alive -= (from == AVF_SLOT_ALIVE && to != AVF_SLOT_DETACHED) || from == AVF_SLOT_DETACHED;
     if (to == AVF_SLOT_QUEUED)
         count(&counters->queued, &counters->queued_peak);
     if (to == AVF_SLOT_STARTED)
         count(&counters->in_flight, &counters->in_flight_peak);
-    if (to == AVF_SLOT_ALIVE)
+    if (!slot->counted && (to == AVF_SLOT_ALIVE || (to == AVF_SLOT_CAPTURED && slot->pid > 0))) {
         count(&counters->alive, &counters->alive_peak);
+        slot->counted = 1;
+    } else if (to == AVF_SLOT_ORPHANED || to == AVF_SLOT_FREE) {
+        counters->alive -= slot->counted;
+        slot->counted = 0;
+    }
     slot->state = (uint8_t)to;
     if (to == AVF_SLOT_FREE) {
         slot->port = NULL;

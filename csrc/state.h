@@ -10,6 +10,7 @@
  *
  *     QUEUED --start--> STARTED --post--> POSTED --drain SPAWNED--> ALIVE --drain EXITED--> free
  *                                            `--drain FAILED--> free  `--AVF_GROUP_LIVES--> HELD --release--> free
+ *     with a capture:  STARTED --a worker--> CAPTURED --the collector--> POSTED --drain CAPTURED--> free, or ALIVE
  *     when its port closes:  POSTED, ALIVE --> DETACHED      and when nobody wants it: --> ORPHANED --> free
  *
  * slot_move() is the one place where a slot changes state, list and counters.
@@ -46,12 +47,19 @@ enum avf_slot_state {
     AVF_SLOT_POSTED,   /* the outcome waits to be drained */
     AVF_SLOT_ALIVE,    /* SPAWNED was drained */
     AVF_SLOT_HELD,     /* EXITED was drained, and said AVF_GROUP_LIVES */
+    AVF_SLOT_CAPTURED, /* the collector has it: a child, pipes of one, or a copy */
     AVF_SLOT_DETACHED, /* a child whose port has closed */
     AVF_SLOT_ORPHANED, /* a killed child that the reaper waits for */
     AVF_SLOT_STATES
 };
 
-enum avf_outcome { AVF_OUTCOME_NONE, AVF_OUTCOME_CHILD, AVF_OUTCOME_FAILURE };
+enum avf_outcome {
+    AVF_OUTCOME_NONE,
+    AVF_OUTCOME_CHILD,
+    AVF_OUTCOME_FAILURE,
+    AVF_OUTCOME_CAPTURE, /* a capture is over */
+    AVF_OUTCOME_COPY     /* what was kept is where the loop wants it */
+};
 
 struct avf_slots {
     struct avf_slot *head, *tail;
@@ -64,6 +72,7 @@ struct avf_slot {
     struct avf_slot *previous, *next; /* there */
     struct avf_port *port;            /* NULL once the port closed */
     struct avf_request *request;      /* QUEUED, STARTED */
+    avf_capture *capture;             /* whose it is, until its record was drained; NULL once it was freed */
     uint64_t parent;                  /* of a child: its worker's place in park.c */
     uint8_t state;                    /* enum avf_slot_state */
     uint8_t outcome;                  /* enum avf_outcome */
@@ -71,8 +80,11 @@ struct avf_slot {
     uint8_t unwanted;                 /* it was disposed of while ALIVE: nobody will do that again */
     uint8_t leads;                    /* of a child: it leads a process group of its own */
     uint8_t pin, group_dies;          /* of a child: AVF_PLAN_PIN, AVF_PLAN_GROUP_DIES */
-    uint8_t is_unreaped;              /* it is over, and keeps its pid until the slot is let go */
-    int32_t pid, pidfd;               /* of a child; else -1 */
+    uint8_t is_over,
+        is_unreaped;    /* of a child: its exit was seen; and it keeps its pid until the slot is let go */
+    uint8_t captured;   /* it was submitted with a capture */
+    uint8_t counted;    /* it is one of counters.alive */
+    int32_t pid, pidfd; /* of a child; else -1 */
     int32_t error, step, status, flags;
     int32_t parent_end[3];
     int64_t queue_ns, clone_ns, exec_ns;

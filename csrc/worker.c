@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 
 #include "attempt.h"
+#include "collector.h"
 #include "group.h"
 #include "park.h"
 #include "port.h"
@@ -29,8 +30,10 @@ static int32_t worker_hand_over(const struct avf_request *r)
     struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = r->slot->ticket};
     if (r->seat->report->cancel)
         return r->seat->report->cancel;
-    if (r->port->closed)
+    if (r->port->closed || (r->slot->captured && !r->slot->capture))
         return -ECANCELED;
+    if (r->slot->captured)
+        return avf_collector_add(r->slot, r->pidfd, r->pipes.parent_end);
     return epoll_ctl(r->port->epoll_fd, EPOLL_CTL_ADD, r->pidfd, &event) < 0 ? -errno : 0;
 }
 
@@ -53,7 +56,8 @@ static void worker_fill_slot(struct avf_request *r, const struct avf_attempt *o,
     slot->pid = o->pid;
     slot->pidfd = r->pidfd;
     r->pidfd = -1;
-    memcpy(slot->parent_end, r->pipes.parent_end, sizeof slot->parent_end);
+    if (!slot->captured)
+        memcpy(slot->parent_end, r->pipes.parent_end, sizeof slot->parent_end);
     memset(r->pipes.parent_end, -1, sizeof r->pipes.parent_end);
     avf_park_add_child(place, slot);
 }
@@ -98,6 +102,10 @@ static struct avf_request *worker_post(struct avf_request *r, struct avf_attempt
     if (port->closed) { /* so it is no child, see worker_hand_over */
         avf_state.counters.abandoned++;
         avf_slot_move(r->slot, AVF_SLOT_FREE, NULL);
+    } else if (r->slot->captured && o->kind == AVF_OUTCOME_CHILD) {
+        avf_slot_count_spawned(r->slot);
+        r->slot->request = NULL;
+        avf_slot_move(r->slot, AVF_SLOT_CAPTURED, NULL);
     } else {
         avf_port_post(port, r->slot);
     }

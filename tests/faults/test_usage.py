@@ -148,7 +148,7 @@ async def test_a_damaged_plan(damage: bytes) -> None:
     lib, ffi = _binding.lib, _binding.ffi
     port = port_of(asyncio.get_running_loop())
     step = ffi.new("int32_t *")
-    assert lib.avf_spawn(port._port, damage, len(damage), step) == -22
+    assert lib.avf_spawn(port._port, damage, len(damage), _binding.ffi.NULL, step) == -22
     assert _binding.step_name(step[0]) == "plan"
 
 
@@ -167,7 +167,7 @@ async def test_a_plan_with_any_byte_changed() -> None:
         for value in (2**31, 2**32 - 1, len(plan.block), len(plan.block) - 1, header + 1):
             changed = bytearray(plan.block)
             changed[at : at + 4] = value.to_bytes(4, "little")
-            ticket = lib.avf_spawn(port._port, bytes(changed), len(changed), step)
+            ticket = lib.avf_spawn(port._port, bytes(changed), len(changed), _binding.ffi.NULL, step)
             if ticket > 0:
                 CompletionPort.dispose(ticket)
                 port._sinks[ticket] = _Ignored(ticket)

@@ -52,7 +52,7 @@ def opened(path: pathlib.Path) -> Iterator[int]:
 def spawn(port: Port, cgroup: int) -> int:
     """Ask for a child in that cgroup, and return the ticket."""
     block = plan("sleep", "60", cgroup=cgroup)
-    ticket: int = lib.avf_spawn(port.port, block, len(block), ffi.new("int32_t *"))
+    ticket: int = lib.avf_spawn(port.port, block, len(block), ffi.NULL, ffi.new("int32_t *"))
     return ticket
 
 

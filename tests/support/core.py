@@ -43,7 +43,7 @@ class Port:
     def spawn(self, *argv: str, stdin: int | None = None, leads: bool = False, flags: int = 0) -> int:
         """Start a child, and return its ticket."""
         block = plan(*argv, stdin=stdin, leads=leads, flags=flags)
-        ticket: int = lib.avf_spawn(self.port, block, len(block), ffi.new("int32_t *"))
+        ticket: int = lib.avf_spawn(self.port, block, len(block), ffi.NULL, ffi.new("int32_t *"))
         assert ticket > 0, os.strerror(-ticket)
         return ticket
 

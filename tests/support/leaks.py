@@ -160,7 +160,7 @@ class Workers:
     def look(self) -> Footprint:
         """As Footprint.take(), without the workers that there are."""
         now = Footprint.take()
-        workers = [tid for tid in now.threads if _thread(tid) == "aiovfork"]
+        workers = [tid for tid in now.threads if _thread(tid) in {"aiovfork", "aiovfork-output"}]
         self._since = {tid: self._since.get(tid, time.monotonic()) for tid in workers}
         return dataclasses.replace(now, threads=now.threads - self._since.keys())
 

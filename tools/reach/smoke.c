@@ -123,7 +123,7 @@ static avf_event next_event(avf_port *port)
 static uint64_t spawn(avf_port *port, const struct plan *plan)
 {
     int32_t step = AVF_STEP_NONE;
-    int64_t ticket = avf_spawn(port, plan->bytes, plan->head.size, &step);
+    int64_t ticket = avf_spawn(port, plan->bytes, plan->head.size, NULL, &step);
     if (ticket <= 0)
         fail("avf_spawn: %s at step %s", strerror((int)-ticket), avf_step_name(step));
     return (uint64_t)ticket;
@@ -245,7 +245,7 @@ static void check_failures(avf_port *port)
     expect(event.step, AVF_STEP_CHDIR, "the step");
     int32_t step = AVF_STEP_NONE;
     no_program.head.version = 0;
-    expect(avf_spawn(port, no_program.bytes, no_program.head.size, &step), -EINVAL,
+    expect(avf_spawn(port, no_program.bytes, no_program.head.size, NULL, &step), -EINVAL,
            "the error of a bad plan");
     expect(step, AVF_STEP_PLAN, "its step");
 }
