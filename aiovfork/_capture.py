@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 from aiovfork._binding import ffi, lib
@@ -18,6 +18,7 @@ Input: TypeAlias = bytes | bytearray | memoryview
 
 #: What a callback of the loop may copy.
 AT_HAND: Final[int] = lib.AVF_AT_HAND
+_PIECE: Final = 2**20
 
 
 def immutable(data: Input) -> Input:
@@ -117,12 +118,12 @@ class Capture:
             return None
         return {fd: end for fd, end in enumerate(ends) if end >= 0}
 
-    def detach(self) -> bool:
+    def detach(self, port: CompletionPort, ticket: int) -> bool:
         """Let the child live on; what it writes is read and thrown away. Nothing can be had here any more.
 
         Returns False if the capture is over, or not a child's own.
         """
-        if lib.avf_capture_detach(self.pointer) < 0:
+        if not port.detach(self.pointer, ticket):
             return False
         self.pointer = None
         return True
@@ -135,6 +136,19 @@ class Capture:
             return None
         data = pointer.data
         return ffi.buffer(data[0], stdout)[:], ffi.buffer(data[1], stderr)[:]
+
+    def pieces(self, fd: int) -> Iterator[bytes]:
+        """Return what was kept of stdout (1) or stderr (2), copied here, in pieces. Not while it is under way."""
+        at = ffi.new("char **")
+        offset = 0
+        while (size := lib.avf_capture_piece(self.pointer, fd - 1, offset, at)) > 0:
+            piece = ffi.buffer(at[0], min(size, _PIECE))[:]
+            offset += len(piece)
+            yield piece
+
+    def partial(self) -> tuple[bytes, bytes]:
+        """Return what was kept, copied here, however much it is. Not while it is under way."""
+        return b"".join(self.pieces(1)), b"".join(self.pieces(2))
 
     async def output(self, port: CompletionPort) -> tuple[bytes, bytes]:
         """Return what was kept, copied off the loop if it is large. Not while it is under way.

@@ -132,6 +132,14 @@ class CompletionPort:
         """
         return self._noted(lib.avf_capture_copy(self._port, capture, stdout, stderr), sink)
 
+    def detach(self, capture: Any, ticket: int) -> bool:
+        """Let the child of a capture live on, unheard of. Returns False if it is over or has not begun."""
+        if lib.avf_capture_detach(capture) < 0:
+            return False
+        self._sinks.pop(ticket, None)
+        self._observed.pop(ticket, None)
+        return True
+
     def _noted(self, ticket: int, sink: CaptureSink | CopySink) -> int:
         if ticket < 0:
             raise OSError(-ticket, os.strerror(-ticket))

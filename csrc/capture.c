@@ -95,6 +95,25 @@ void avf_capture_added(struct avf_captured *c, int stream, size_t size)
         c->streams[stream].last->put += size;
 }
 
+/* THREAD any. */
+size_t avf_capture_find(struct avf_captured *c, int stream, size_t offset, char **ret_at)
+{
+    struct avf_stream *s = &c->streams[stream];
+    size_t length = (size_t)c->shown.length[stream];
+    if (!s->first && c->shown.data[stream] == s->small) {
+        *ret_at = s->small + offset;
+        return offset < length ? length - offset : 0;
+    }
+    for (struct avf_segment *segment = s->first; segment; segment = segment->next) {
+        size_t size = (size_t)(segment->put - segment->taken);
+        *ret_at = segment->taken + offset;
+        if (offset < size)
+            return size - offset;
+        offset -= size;
+    }
+    return 0;
+}
+
 /* THREAD any. The mapping of a segment of which nothing is left, or nothing wanted. */
 static void segment_unmap(struct avf_stream *s)
 {

@@ -46,6 +46,9 @@ int avf_capture_room(struct avf_captured *c, int stream, char **ret_at, size_t *
 /* THREAD any. So many were put there. */
 void avf_capture_added(struct avf_captured *c, int stream, size_t size);
 
+/* THREAD any. What was kept, from an offset on, as far as it lies in one piece. RETURNS its size. */
+size_t avf_capture_find(struct avf_captured *c, int stream, size_t offset, char **ret_at);
+
 /* THREAD collector. Copies or moves a slice of what was kept to its place. RETURNS whether all is there. */
 int avf_capture_copy_slice(struct avf_captured *c);
 

@@ -94,6 +94,12 @@ int32_t avf_capture_feed(avf_capture *capture, int32_t stream, const char *data,
     return 0;
 }
 
+/* THREAD loop. */
+int64_t avf_capture_piece(avf_capture *capture, int32_t stream, int64_t offset, char **ret_at)
+{
+    return (int64_t)avf_capture_find((struct avf_captured *)capture, stream, (size_t)offset, ret_at);
+}
+
 /* THREAD loop, under the lock. A slot for the collector. RETURNS 0 or -errno. */
 static int captures_take_slot(avf_port *port, avf_capture *capture, struct avf_slot **ret_slot)
 {
@@ -206,4 +212,38 @@ int64_t avf_capture_copy(avf_port *port, avf_capture *capture, char *stdout_to, 
     int64_t ticket = error < 0 ? error : (int64_t)slot->ticket;
     avf_unlock();
     return ticket;
+}
+
+/* THREAD loop, under the lock. */
+void avf_collector_record(struct avf_slot *slot, avf_event *event)
+{
+    struct avf_captured *c = (struct avf_captured *)slot->capture;
+    if (!c)
+        return;
+    slot->capture = NULL;
+    avf_collector_unexpect(c); /* of a spawn that failed */
+    if (slot->outcome != AVF_OUTCOME_CAPTURE)
+        return;
+    event->error = c->error;
+    event->flags |= c->flags;
+    if (!slot->is_over)
+        return;
+    event->status = c->exit.status;
+    event->flags |= c->exit.flags;
+    avf_state.counters.exited++;
+    avf_state.counters.stolen += (c->exit.flags & (AVF_STATUS_RECOVERED | AVF_STATUS_UNKNOWN)) != 0;
+    _Static_assert(sizeof event->rusage == sizeof c->exit.rusage, "the kernel's struct rusage");
+    memcpy(event->rusage, &c->exit.rusage, sizeof event->rusage);
+}
+
+/* THREAD any, in the child of a fork. The memory is Python's still. */
+void avf_collector_forget(struct avf_slot *slot)
+{
+    struct avf_captured *c = (struct avf_captured *)slot->capture;
+    slot->capture = NULL;
+    if (!c)
+        return;
+    avf_close_all(c->ends, 3);
+    memset(c->ends, -1, sizeof c->ends);
+    c->busy = c->expected = c->timed = c->copying = 0;
 }

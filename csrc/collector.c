@@ -12,7 +12,6 @@
 #include "collector.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -22,34 +21,27 @@
 
 #include "group.h"
 #include "park.h"
+#include "pipes.h"
 #include "reaper.h"
 #include "thread.h"
 
 enum {
     COLLECTOR_EVENTS = 64,
     COLLECTOR_IDLE_MS = 1000,
-    COLLECTOR_TURN = 1024 * 1024, /* bytes of one stream before the others get their turn */
-    COLLECTOR_LARGE_PIPE = 1024 * 1024,
-    COLLECTOR_USUAL_PIPE = 64 * 1024,
     COLLECTOR_LOOK_AGAIN_NS = 20 * 1000 * 1000,
     COLLECTOR_PIDFD = 3, /* behind the three ends */
 };
 
-/* What became of an end. */
-enum collector_result { COLLECTOR_GO_ON, COLLECTOR_ENDED, COLLECTOR_LIMITED };
-
 /* guarded by lock, but for the descriptors, which are open while there is a collector */
 static struct {
     int epoll_fd, event_fd;
-    int running, signalled;
+    int running, starting;
     uint32_t expected, waiters;
     struct avf_captured *copies, *discarded, *timed, *retired;
     int64_t next_deadline;
 } collector = {.epoll_fd = -1, .event_fd = -1};
 
 static pthread_cond_t left_alone = PTHREAD_COND_INITIALIZER;
-
-static char waste[64 * 1024]; /* the collector's: for what nobody keeps */
 
 /* ---- its life ---- */
 
@@ -103,18 +95,25 @@ static void *collector_main(void *arg);
 int avf_collector_expect(struct avf_captured *c)
 {
     avf_lock();
-    int start = !collector.running;
+    while (collector.starting) /* another thread's: whether there is a collector is known in a moment */
+        (void)avf_lock_wait(&left_alone, NULL);
+    int start = !collector.running, error = 0;
     collector.running = 1;
     collector.expected += !c->expected;
     c->expected = 1;
+    collector.starting = start;
     avf_unlock();
-    int error = start ? avf_thread_start(collector_main, NULL) : 0;
+    if (!start)
+        return 0;
+    error = avf_thread_start(collector_main, NULL);
+    avf_lock();
+    collector.starting = 0;
     if (error < 0) {
-        avf_lock();
         collector.running = 0;
         avf_collector_unexpect(c);
-        avf_unlock();
     }
+    pthread_cond_broadcast(&left_alone);
+    avf_unlock();
     return error;
 }
 
@@ -310,105 +309,47 @@ int avf_collector_add(struct avf_slot *slot, int pidfd, const int32_t ends[3])
 
 /* ---- one event ---- */
 
-/* THREAD collector. A pipe that is filled at once costs a switch between processes for every 64 KiB. What the user
- * may not have (pipe(7), pipe-user-pages-soft) is not worth an error; a size that somebody has set is kept. */
-static void collector_enlarge(struct avf_captured *c, int end, int fd)
+/* THREAD collector, under the lock, in the gate. The exit was seen. RETURNS the pidfd for the caller to close, or -1
+ * if somebody may ask for the end of the group. */
+static int collector_end_child(struct avf_slot *slot, struct avf_captured *c)
 {
-    if (!c->large[end] && fcntl(fd, F_GETPIPE_SZ) == COLLECTOR_USUAL_PIPE)
-        (void)fcntl(fd, F_SETPIPE_SZ, COLLECTOR_LARGE_PIPE);
-    c->large[end] = 1;
-}
-
-/* THREAD collector. RETURNS a collector_result or -errno. */
-static int collector_write(struct avf_captured *c, int fd)
-{
-    avf_capture *shown = &c->shown;
-    while (shown->written < shown->input_size) {
-        size_t left = (size_t)(shown->input_size - shown->written);
-        if (left > COLLECTOR_USUAL_PIPE)
-            collector_enlarge(c, 0, fd);
-        if (left > COLLECTOR_TURN)
-            left = COLLECTOR_TURN;
-        ssize_t written = write(fd, shown->input + shown->written, left);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0) /* EPIPE: a child that does not want its input is no error */
-            return errno == EAGAIN ? COLLECTOR_GO_ON : COLLECTOR_ENDED;
-        shown->written += written;
-        if ((size_t)written < left || left == COLLECTOR_TURN)
-            break;
+    avf_park_forget_child(slot);
+    if (c->exit.flags & AVF_GROUP_LIVES && slot->port && !slot->unwanted) {
+        collector_unwatch(slot->pidfd);
+        return -1;
     }
-    return shown->written < shown->input_size ? COLLECTOR_GO_ON : COLLECTOR_ENDED;
+    c->exit.flags &= ~AVF_GROUP_LIVES;
+    return avf_group_take_leader(slot);
 }
 
-/* THREAD collector. RETURNS a collector_result or -errno. */
-static int collector_read(struct avf_captured *c, int stream, int fd, int hangup)
-{
-    avf_capture *shown = &c->shown;
-    for (size_t turn = 0; turn < COLLECTOR_TURN;) {
-        int64_t keep = shown->limit < 0 ? INT64_MAX : shown->limit - shown->length[stream];
-        char *at = waste;
-        size_t room = sizeof waste;
-        if (keep > 0 && avf_capture_room(c, stream, &at, &room) < 0)
-            return -ENOMEM;
-        if (keep > 0 && (int64_t)room > keep)
-            room = (size_t)keep;
-        if (room > COLLECTOR_TURN)
-            room = COLLECTOR_TURN;
-        ssize_t size = read(fd, at, room);
-        if (size < 0 && errno == EINTR)
-            continue;
-        if (size < 0)
-            return errno == EAGAIN ? COLLECTOR_GO_ON : -errno;
-        if (size == 0)
-            return COLLECTOR_ENDED;
-        shown->total[stream] += size;
-        if (keep > 0)
-            avf_capture_added(c, stream, (size_t)size);
-        else if (!shown->truncate)
-            return COLLECTOR_LIMITED;
-        turn += (size_t)size;
-        if (turn >= COLLECTOR_USUAL_PIPE / 2)
-            collector_enlarge(c, 1 + stream, fd);
-        if ((size_t)size < room && !hangup)
-            return COLLECTOR_GO_ON;
-    }
-    return COLLECTOR_GO_ON;
-}
-
-/* THREAD any, under the lock, in the gate. The capture is over: its record goes to the port. A child that lives becomes
- * one of the port's; what its epoll does not take now, the timer brings (drain.c). */
-static void collector_post(struct avf_slot *slot, struct avf_captured *c)
+/* THREAD collector, under the lock. A child that lives becomes one of the port's; what its epoll does not take now, the
+ * timer brings (drain.c). */
+static void collector_give_child(struct avf_slot *slot, struct avf_captured *c)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = slot->ticket};
+    c->flags |= AVF_CHILD_LIVES;
+    collector_unwatch(slot->pidfd);
+    (void)epoll_ctl(slot->port->epoll_fd, EPOLL_CTL_ADD, slot->pidfd, &event);
+}
+
+/* THREAD collector, under the lock, in the gate. The capture is over: its record goes to the port. */
+static void collector_post(struct avf_slot *slot, struct avf_captured *c)
+{
     int32_t fds[4];
     avf_collector_end(c, fds);
-    fds[3] = -1;
-    if (slot->is_over) {
-        collector_unwatch(slot->pidfd);
-        avf_park_forget_child(slot);
-    }
-    if (slot->is_over && (slot->unwanted || !slot->port || !(c->exit.flags & AVF_GROUP_LIVES))) {
-        c->exit.flags &= ~AVF_GROUP_LIVES;
-        fds[3] = avf_group_take_leader(slot);
-    }
+    fds[3] = slot->is_over ? collector_end_child(slot, c) : -1;
+    avf_close_all(fds, 4);
+    avf_collector_unexpect(c);
     if (slot->port) {
         slot->outcome = AVF_OUTCOME_CAPTURE;
-        if (slot->pidfd >= 0 && !slot->is_over) {
-            c->flags |= AVF_CHILD_LIVES;
-            collector_unwatch(slot->pidfd);
-            (void)epoll_ctl(slot->port->epoll_fd, EPOLL_CTL_ADD, slot->pidfd, &event);
-        }
-        avf_port_post(slot->port, slot);
-    } else {
-        slot->capture = NULL;
-        avf_slot_move(slot, AVF_SLOT_FREE, NULL);
+        if (slot->pidfd >= 0 && !slot->is_over)
+            collector_give_child(slot, c);
+        avf_port_post(slot->port, slot); /* last: the loop is awake now, and wants the lock */
+        return;
     }
-    avf_collector_unexpect(c);
-    avf_close_all(fds, 4);
-    if (c->detached) {
-        avf_collector_discard(c);
-    }
+    slot->capture = NULL;
+    avf_slot_move(slot, AVF_SLOT_FREE, NULL);
+    avf_collector_discard(c); /* it was detached */
 }
 
 /* THREAD any, under the lock, in the gate. What remains to be done for it once its port has closed: nothing. */
@@ -461,9 +402,9 @@ static void collector_note(struct avf_captured *c, int which, int result)
 {
     if (result < 0 && !c->detached)
         c->error = result;
-    if (result == COLLECTOR_LIMITED)
+    if (result == AVF_PIPE_LIMITED)
         c->flags |= AVF_CAPTURE_LIMITED;
-    if (result == COLLECTOR_ENDED || result < 0) {
+    if (result == AVF_PIPE_ENDED || result < 0) {
         int32_t fd = c->ends[which];
         c->ends[which] = -1;
         avf_close_all(&fd, 1);
@@ -515,9 +456,9 @@ static void collector_event(const struct epoll_event *event)
     if (which == COLLECTOR_PIDFD)
         result = avf_group_reap(slot, fd, pid, &c->exit);
     else if (which == 0)
-        result = collector_write(c, fd);
+        result = avf_pipe_write(c, fd);
     else
-        result = collector_read(c, which - 1, fd, (event->events & (EPOLLHUP | EPOLLERR)) != 0);
+        result = avf_pipe_read(c, which - 1, fd, (event->events & (EPOLLHUP | EPOLLERR)) != 0);
     avf_gate_enter();
     avf_lock();
     if (which == COLLECTOR_PIDFD)
@@ -539,7 +480,7 @@ static void collector_cut(struct avf_slot *slot, struct avf_captured *c)
 {
     for (int i = 1; i < 3; i++)
         if (c->ends[i] >= 0)
-            collector_note(c, i, collector_read(c, i - 1, c->ends[i], 0));
+            collector_note(c, i, avf_pipe_read(c, i - 1, c->ends[i], 0));
     c->flags |= AVF_CAPTURE_CUT;
     collector_settle(slot, c);
 }
@@ -652,44 +593,9 @@ static void *collector_main(void *arg)
         next = collector_look_at_times();
         busy = collector_copy();
         busy |= collector_release();
+        avf_reaper_start(); /* what has lost its port meanwhile */
     } while (events_seen || busy || collector_goes_on(count <= 0 && !next));
     return arg;
-}
-
-/* ---- for drain and fork ---- */
-
-/* THREAD loop, under the lock. */
-void avf_collector_record(struct avf_slot *slot, avf_event *event)
-{
-    struct avf_captured *c = (struct avf_captured *)slot->capture;
-    if (!c)
-        return;
-    slot->capture = NULL;
-    avf_collector_unexpect(c); /* of a spawn that failed */
-    if (slot->outcome != AVF_OUTCOME_CAPTURE)
-        return;
-    event->error = c->error;
-    event->flags |= c->flags;
-    if (!slot->is_over)
-        return;
-    event->status = c->exit.status;
-    event->flags |= c->exit.flags;
-    avf_state.counters.exited++;
-    avf_state.counters.stolen += (c->exit.flags & (AVF_STATUS_RECOVERED | AVF_STATUS_UNKNOWN)) != 0;
-    _Static_assert(sizeof event->rusage == sizeof c->exit.rusage, "the kernel's struct rusage");
-    memcpy(event->rusage, &c->exit.rusage, sizeof event->rusage);
-}
-
-/* THREAD any, in the child of a fork. The memory is Python's still. */
-void avf_collector_forget(struct avf_slot *slot)
-{
-    struct avf_captured *c = (struct avf_captured *)slot->capture;
-    slot->capture = NULL;
-    if (!c)
-        return;
-    avf_close_all(c->ends, 3);
-    memset(c->ends, -1, sizeof c->ends);
-    c->busy = c->expected = c->timed = c->copying = 0;
 }
 
 /* THREAD any, in the child of a fork. What was discarded there is lost here: some memory. */

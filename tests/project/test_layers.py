@@ -40,6 +40,7 @@ C: list[set[str]] = [
     {"sys"},
     {"plan", "reap"},
     {"capture"},
+    {"pipes"},
     {"child"},
     {"engine", "launcher"},
     {"thread"},
