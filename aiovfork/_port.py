@@ -181,6 +181,11 @@ class CompletionPort:
         return bool(error == 0)
 
     @staticmethod
+    def pin(ticket: int) -> None:
+        """Hold the ticket of a living child beyond its exit, and its pid: Exited.group_lives says so."""
+        lib.avf_pin(ticket)
+
+    @staticmethod
     def release(ticket: int) -> None:
         """Give back a ticket that Exited.group_lives holds. Idempotent; signals nobody."""
         lib.avf_release(ticket)

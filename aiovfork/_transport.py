@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
+from aiovfork._cgroup import Cgroup
 from aiovfork._compat import StreamProtocol, has_heard_of_exit, logger
 from aiovfork._errors import spawn_error, timeout_error
 from aiovfork._events import NO_ENDS, Exited, Spawned, SpawnInfo, close_all
@@ -59,6 +60,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     _context: contextvars.Context | None = None
     # What the protocol has heard; a record of the port may be delivered twice.
     _exit_told = False
+    cgroup: Cgroup | None = None  # the child's own
     _end_told = False
 
     def __init__(
@@ -199,6 +201,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
                 )
             if self._loop.get_debug():
                 logger.info("%r exited with return code %r", self, event.returncode)
+        if self.cgroup is not None:
+            self.cgroup.leave_soon()
         try:
             self._call(self._tell_exit)
         finally:  # whatever the application's protocol is
@@ -314,7 +318,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def close(self) -> None:
         """Kill the child if it still runs, and close its pipes. Idempotent; the exit is still reported."""
-        self._let_go_of_group()
+        self._let_go_of_tree()
         state = self._state
         if state not in OPEN:
             return
@@ -331,10 +335,12 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if state in ALIVE:
             self._port.dispose(self._ticket)
 
-    def _let_go_of_group(self) -> None:
-        """Give back the ticket of a child whose group outlived it; what dies with the child is killed."""
+    def _let_go_of_tree(self) -> None:
+        """Give back what is held of a child's group and cgroup; what dies with the child is killed."""
         if self._exited is not None and self._exited.group_lives:
             self._port.dispose(self._ticket)
+        if self.cgroup is not None:
+            self.cgroup.end_soon()
 
     def is_closing(self) -> bool:
         """Return whether close was called, or the child and its pipes have ended."""
@@ -376,6 +382,16 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     # ---- beyond asyncio ----
 
     @property
+    def port(self) -> CompletionPort:
+        """The port that the child reports to."""
+        return self._port
+
+    @property
+    def ticket(self) -> int:
+        """What names the child there."""
+        return self._ticket
+
+    @property
     def pidfd(self) -> int | None:
         """The child's pidfd while its exit has not been seen; the transport's to close."""
         return self._spawned.pidfd if self._spawned is not None and self._exited is None else None
@@ -412,7 +428,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def __del__(self) -> None:
         """Kill and reap a child that nobody can wait for any more. Never touches the loop."""
-        self._let_go_of_group()
+        self._let_go_of_tree()
         if self._state in OVER:
             return
         if self._state in OPEN:
