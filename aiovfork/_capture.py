@@ -138,7 +138,7 @@ class Capture:
         return ffi.buffer(data[0], stdout)[:], ffi.buffer(data[1], stderr)[:]
 
     def pieces(self, fd: int) -> Iterator[bytes]:
-        """Return what was kept of stdout (1) or stderr (2), copied here, in pieces. Not while it is under way."""
+        """Return what was kept of stdout (1) or stderr (2), copied, in pieces. Not while it is under way."""
         at = ffi.new("char **")
         offset = 0
         while (size := lib.avf_capture_piece(self.pointer, fd - 1, offset, at)) > 0:
