@@ -20,21 +20,29 @@ from aiovfork._loops import (
 )
 from aiovfork._observe import Event, ExitedEvent, FailedEvent, SpawnedEvent, Subscription, on_event
 from aiovfork._options import SpawnOptions
+from aiovfork._outcome import Completed, OutputLimitExceeded, ProcessFailed, ProcessTimeout
 from aiovfork._process import Process
+from aiovfork._run import run, run_shell
 from aiovfork._stats import Histogram, Stats, stats
+from aiovfork._terms import RunOptions
 from aiovfork._transport import SubprocessTransport
 
 __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "Completed",
     "Event",
     "EventLoop",
     "ExitedEvent",
     "FailedEvent",
     "Histogram",
     "Installation",
+    "OutputLimitExceeded",
     "Process",
+    "ProcessFailed",
+    "ProcessTimeout",
+    "RunOptions",
     "SpawnError",
     "SpawnInfo",
     "SpawnOptions",
@@ -50,6 +58,8 @@ __all__ = [
     "new_uvloop_event_loop",
     "on_event",
     "park_workers",
+    "run",
+    "run_shell",
     "stats",
     "subprocess_exec",
     "subprocess_shell",

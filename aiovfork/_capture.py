@@ -118,6 +118,10 @@ class Capture:
             return None
         return {fd: end for fd, end in enumerate(ends) if end >= 0}
 
+    def hurry(self, drain_timeout: float) -> None:
+        """Set drain_timeout while it is under way; after the exit it counts from now."""
+        lib.avf_capture_hurry(self.pointer, int(drain_timeout * 1e9))
+
     def detach(self, port: CompletionPort, ticket: int) -> bool:
         """Let the child live on; what it writes is read and thrown away. Nothing can be had here any more.
 

@@ -93,7 +93,7 @@ class Completed(subprocess.CompletedProcess[AnyStr]):
 
     @property
     def returncode_known(self) -> bool:
-        """False if somebody else reaped the child on a kernel before 6.15: returncode is 255 then."""
+        """Whether returncode is true. If somebody else reaped the child before Linux 6.15, it is 255."""
         return self._exited.known
 
     def check_returncode(self) -> None:

@@ -146,6 +146,12 @@ class CompletionPort:
         self._sinks[ticket] = sink
         return ticket
 
+    def leave(self, ticket: int) -> None:
+        """Nobody wants to hear of a ticket any more; gives it back if it is held."""
+        self._sinks.pop(ticket, None)
+        self._observed.pop(ticket, None)
+        self.release(ticket)
+
     @staticmethod
     def cancel(ticket: int, reason: int = -errno.ECANCELED) -> bool:
         """End a spawn that has not been delivered yet: it will fail with that reason, which is -errno.
@@ -153,6 +159,12 @@ class CompletionPort:
         Returns False if it is too late for that.
         """
         return bool(lib.avf_cancel(ticket, reason) == 0)
+
+    @staticmethod
+    def pid(ticket: int) -> int | None:
+        """Return the pid of a child that runs its program, or None."""
+        pid: int = lib.avf_pid(ticket)
+        return pid if pid > 0 else None
 
     @staticmethod
     def kill(ticket: int, signal: int) -> None:

@@ -166,6 +166,21 @@ int32_t avf_capture_take_back(avf_capture *capture, int32_t ret_ends[3])
 }
 
 /* THREAD loop. */
+int32_t avf_capture_hurry(avf_capture *capture, int64_t drain_ns)
+{
+    struct avf_captured *c = (struct avf_captured *)capture;
+    int32_t result = -ESRCH;
+    avf_lock();
+    struct avf_slot *slot = avf_collector_slot(c);
+    if (slot && slot->state == AVF_SLOT_CAPTURED && slot->pid > 0) {
+        avf_collector_hurry(slot, c, drain_ns);
+        result = 0;
+    }
+    avf_unlock();
+    return result;
+}
+
+/* THREAD loop. */
 int32_t avf_capture_detach(avf_capture *capture)
 {
     struct avf_captured *c = (struct avf_captured *)capture;
@@ -178,8 +193,10 @@ int32_t avf_capture_detach(avf_capture *capture)
         fd = c->ends[0]; /* the input is the caller's */
         c->ends[0] = -1;
         c->detached = c->shown.truncate = 1;
-        c->shown.limit = c->shown.drain_ns = 0;
+        c->shown.limit = 0;
         slot->port = NULL;
+        avf_collector_hurry(slot, c,
+                            0); /* the last event may have come while the collector had to leave it alone */
         result = 0;
     }
     c->leaving = 0;

@@ -208,7 +208,7 @@ static void collector_unlist(struct avf_captured **list, struct avf_captured *c)
         *list = c->next;
 }
 
-/* THREAD collector, under the lock. */
+/* THREAD any, under the lock. */
 static void collector_time(struct avf_captured *c, int64_t after_ns)
 {
     c->deadline = avf_now() + after_ns;
@@ -219,6 +219,16 @@ static void collector_time(struct avf_captured *c, int64_t after_ns)
     }
     if (!collector.next_deadline || c->deadline < collector.next_deadline)
         collector.next_deadline = c->deadline;
+}
+
+/* THREAD any, under the lock. */
+void avf_collector_hurry(struct avf_slot *slot, struct avf_captured *c, int64_t drain_ns)
+{
+    c->shown.drain_ns = drain_ns;
+    if (slot->is_over) {
+        collector_time(c, drain_ns);
+        collector_signal();
+    }
 }
 
 /* THREAD any, under the lock. */
@@ -442,7 +452,9 @@ static void collector_event(const struct epoll_event *event)
     avf_lock();
     struct avf_slot *slot = avf_slot_find(ticket);
     struct avf_captured *c = collector_capture(slot);
-    if (c && !c->leaving && !c->copying) {
+    if (c && c->leaving && which == COLLECTOR_PIDFD) {
+        collector_time(c, COLLECTOR_LOOK_AGAIN_NS); /* it is told once */
+    } else if (c && !c->leaving && !c->copying) {
         fd = which == COLLECTOR_PIDFD ? slot->pidfd : c->ends[which];
         pid = slot->pid;
     }

@@ -27,6 +27,8 @@ void avf_collector_take_away(struct avf_captured *c);
 struct avf_slot *avf_collector_slot(struct avf_captured *c);
 /* THREAD any, under the lock. A capture that is not busy is over: RETURNS its ends. */
 void avf_collector_end(struct avf_captured *c, int32_t ret_ends[3]);
+/* THREAD any, under the lock. What avf_capture_hurry does. */
+void avf_collector_hurry(struct avf_slot *slot, struct avf_captured *c, int64_t drain_ns);
 /* THREAD any, under the lock, in the gate. The same, for good: its ends are closed, its child is an orphan. */
 void avf_collector_abandon(struct avf_slot *slot, struct avf_captured *c);
 /* THREAD loop, under the lock. A copy whose places are set; and it ends before its time. */

@@ -42,6 +42,16 @@ int32_t avf_cancel(uint64_t ticket, int32_t reason)
 }
 
 /* THREAD any. */
+int32_t avf_pid(uint64_t ticket)
+{
+    avf_lock();
+    struct avf_slot *slot = avf_slot_find(ticket);
+    int32_t result = slot && slot->pidfd >= 0 && slot->pid > 0 ? slot->pid : -ESRCH;
+    avf_unlock();
+    return result;
+}
+
+/* THREAD any. */
 int32_t avf_kill(uint64_t ticket, int32_t signal)
 {
     avf_lock();

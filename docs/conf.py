@@ -37,6 +37,8 @@ nitpick_ignore_regex = [
     (r"py:exc", r"\w+Error"),
     # Aliases and variables of types, which only signatures name.
     (r"py:class", r"(aiovfork\._\w+\.)?_ProtocolT|StrOrBytesPath|Stdio|Env"),
+    # What three exceptions share; the type of keywords that overloads name.
+    (r"py:class", r"aiovfork\._outcome\._Outcome|aiovfork\._terms\.OutputOptions"),
     # asyncio's Process, with types for its private attributes.
     (r"py:class", r"aiovfork\._compat\.AsyncioProcess"),
 ]

@@ -147,6 +147,62 @@ def test_a_group_of_its_own(in_shell: bool) -> None:
         chosen(spawn_timeout=-1)
 
 
+RUNNERS: list[Callable[..., Any]] = [aiovfork.run, aiovfork.run_shell]
+
+
+@pytest.mark.parametrize("function", RUNNERS, ids=lambda function: function.__name__)
+def test_run_has_its_options(function: Callable[..., Any]) -> None:
+    """RunOptions names every keyword, with its type, and those of a spawn are the options that mean something."""
+    keywords = options_of_run(function)
+    hints = get_type_hints(function)
+    assert {name: hints[name] for name in keywords} == get_type_hints(aiovfork.RunOptions)
+    assert {parameter.kind for parameter in keywords.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert list(keywords)[-len(_options.CHILD_OPTIONS) :] == list(_options.CHILD_OPTIONS)
+    declared = get_type_hints(aiovfork.SpawnOptions)
+    defaults = {**_options.Options._field_defaults, "process_group": 0}
+    for name in _options.CHILD_OPTIONS:
+        assert (hints[name], keywords[name].default) == (declared[name], defaults[name])
+
+
+def options_of_run(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Every parameter but the command."""
+    parameters = inspect.signature(function).parameters
+    return {name: parameters[name] for name in parameters if name not in {"program", "args", "command"}}
+
+
+@pytest.mark.parametrize("function", RUNNERS, ids=lambda function: function.__name__)
+def test_every_option_of_run_arrives_as_itself(
+    function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given as one keyword of run() is not taken for another."""
+    found: dict[str, Any] = {}
+    given = {name: object() for name in options_of_run(function)}
+    usual = _options.Options()
+
+    def grouped(options: tuple[object, ...], *, in_shell: bool) -> _options.Options:
+        found.update(zip(_options.CHILD_OPTIONS, options, strict=True))
+        return usual
+
+    def agreed(terms: tuple[object, ...], options: object) -> object:
+        names = "timeout check encoding errors max_output on_limit stop_signal patience tree on_cancel drain_timeout"
+        found.update(zip(names.split(), terms, strict=True))
+        return usual
+
+    def stdin_of(stdin: object, data: object, terms: object) -> tuple[object, object]:
+        found.update(stdin=stdin, input=data)
+        return stdin, data
+
+    async def complete(command: _options.Command, data: object, terms: object) -> None:
+        found.update(stdout=command.stdout, stderr=command.stderr)
+
+    module = sys.modules[function.__module__]
+    for replacement in (grouped, agreed, stdin_of, complete):
+        monkeypatch.setattr(module, replacement.__name__, replacement)
+    with pytest.raises(StopIteration):
+        function("true", **given).send(None)
+    assert found == given
+
+
 def test_every_option_is_described_once() -> None:
     """SpawnOptions describes each option, and the page says what it says."""
     assert list(page_of_options.described()) == list(_options.Options._fields)

@@ -1,0 +1,309 @@
+"""One call of run(): a sink of the port beside the transport, and what it comes to.
+
+A call has one future, one request, and one record of the port, which comes when the child is over and its
+output is whole. Whatever else happens, a deadline, a limit, a cancellation, leads to one place, end(): the
+tree is stopped, and then the call tells what it has read.
+
+Layer: above the capture and the stop of a tree. Thread: the loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import os
+import subprocess
+import sys
+from typing import Any, Final
+
+from aiovfork._capture import Capture, Input
+from aiovfork._cgroup import Cgroup, own_cgroup
+from aiovfork._errors import spawn_error, timeout_error
+from aiovfork._events import Captured, Exited, Spawned
+from aiovfork._options import Command
+from aiovfork._outcome import Completed, OutputLimitExceeded, ProcessFailed, ProcessTimeout
+from aiovfork._plan import GROUP_DIES, build
+from aiovfork._ports import port_of
+from aiovfork._terms import Terms
+from aiovfork._text import decoded
+from aiovfork._tree import Teardown, stop
+
+_PIPE: Final = subprocess.PIPE
+# Seconds to read on after the exit of a child that is ended, at most.
+_DRAIN: Final = 0.5
+
+
+async def complete(command: Command, data: Input | None, terms: Terms) -> Completed[Any]:
+    """Run a command to its end, as run() describes it."""
+    running = Running(asyncio.get_running_loop(), command, data, terms)
+    try:
+        await running.start()
+        await running.waiter
+        return await running.result()
+    except asyncio.CancelledError as exc:
+        raise await running.cancelled(exc) from None
+    except Exception:
+        raise
+    except (
+        BaseException
+    ):  # KeyboardInterrupt; GeneratorExit: the task was destroyed, no loop is there to wait in
+        running.abandon()
+        raise
+    finally:
+        running.close()
+
+
+class Running:
+    """What one call has heard of its child."""
+
+    ticket = 0
+    failure: tuple[int, int, int] | None = None
+    event: Captured | None = None
+    exit: Exited | None = None
+    stopped = False
+    cgroup: Cgroup | None = None
+    timers: tuple[asyncio.TimerHandle, ...] = ()
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, command: Command, data: Input | None, terms: Terms
+    ) -> None:
+        self.began = loop.time()
+        self.loop = loop
+        self.command = command
+        self.terms = terms
+        self.port = port_of(loop)
+        self.waiter = loop.create_future()
+        self.capture = Capture(
+            data, limit=terms.limit, truncate=terms.truncate, drain_timeout=terms.drain_timeout
+        )
+
+    async def start(self) -> None:
+        """Submit the child."""
+        command, terms = self.command, self.terms
+        tree = terms.teardown.tree
+        plan = build(command, flags=0 if tree is None else GROUP_DIES)
+        sys.audit("subprocess.Popen", command.program, list(command.args), command.cwd, command.options.env)
+        if tree == "cgroup":
+            self.cgroup = await own_cgroup(command)
+            plan = build(command, flags=GROUP_DIES, cgroup_fd=self.cgroup.fd)
+        if terms.timeout is not None and terms.timeout <= 0:
+            raise ProcessTimeout(command.popen_args, terms.timeout)
+        self.ticket = self.port.submit(plan, self, self.capture.pointer)
+        if terms.timeout is not None:
+            self.timers = (self.loop.call_later(terms.timeout, self._wake),)
+        if command.spawn_timeout is not None:
+            timer = self.loop.call_later(
+                command.spawn_timeout, self.port.cancel, self.ticket, -errno.ETIMEDOUT
+            )
+            self.timers = (*self.timers, timer)
+
+    # ---- events ----
+    # A record may be delivered again after an exception of a signal handler: each of these can be repeated.
+
+    def spawned(self, event: Spawned) -> None:
+        """Never comes: captured() tells of the start, too."""
+
+    def failed(self, error: int, step: int, status: int) -> None:
+        """There is no child."""
+        self.failure = error, step, status
+        self._wake()
+
+    def captured(self, event: Captured) -> None:
+        """The capture is over, and so is the child, unless that happened before its time."""
+        self.event = event
+        self.exit = event.exited
+        self._wake()
+
+    def exited(self, event: Exited) -> None:
+        """The child is over that has outlived its capture."""
+        self.exit = event
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self.waiter.done():
+            self.waiter.set_result(None)
+
+    async def over(self) -> None:
+        """Wait until the child is over, or did not start."""
+        while self.exit is None and self.failure is None:
+            self.waiter = self.loop.create_future()
+            await self.waiter
+
+    # ---- what it comes to ----
+
+    async def result(self) -> Completed[Any]:
+        """Return what run() returns, or raise what it raises. Something was heard, or the time is over."""
+        event, terms = self.event, self.terms
+        if self.failure is not None:
+            raise self._not_started(*self.failure)
+        if event is None or self.exit is None or event.error or event.limited:
+            await self.end(terms.teardown)
+            raise await self._reason(event)
+        failed = bool(terms.check and self.exit.returncode)
+        if failed or self.cgroup is not None:
+            await self.end(terms.teardown)
+        completed = await self._completed(self.exit, event, lenient=failed)
+        if failed:
+            raise ProcessFailed(completed)
+        return completed
+
+    def _not_started(self, error: int, step: int, status: int) -> OSError:
+        timeout = self.command.spawn_timeout
+        if error == -errno.ETIMEDOUT and timeout is not None:
+            return timeout_error(self.command, timeout, step)
+        return spawn_error(self.command, error, step, status)
+
+    async def _reason(self, event: Captured | None) -> Exception:
+        """Return what to raise for a call that was ended; event is what had been heard before."""
+        limit, args = self.terms.limit, self.command.popen_args
+        completed = await self._known()
+        if event is None:
+            assert self.terms.timeout is not None
+            return ProcessTimeout(args, self.terms.timeout, completed)
+        if event.limited and limit is not None and completed is not None:
+            stream = "stdout" if self.capture.total[0] > limit else "stderr"
+            return OutputLimitExceeded(limit, stream, completed)
+        exc = OSError(-event.error, os.strerror(-event.error))
+        exc.add_note(f"aiovfork: collecting the output of {self.command.program!r}, which was ended")
+        exc.completed = completed  # type: ignore[attr-defined]  # documented
+        return exc
+
+    async def _known(self) -> Completed[Any] | None:
+        """Return what is known of a child that was ended; None if it had not been started."""
+        if self.event is None or self.exit is None:
+            return None
+        return await self._completed(self.exit, self.event, lenient=True)
+
+    async def _completed(self, exited: Exited, event: Captured, *, lenient: bool) -> Completed[Any]:
+        """Return what is known of a child that is over.
+
+        Raises:
+            UnicodeDecodeError: The output is not text of the encoding; unless this is lenient.
+            MemoryError: There is not enough for the output.
+        """
+        duration = self.loop.time() - self.began
+        command, terms, capture = self.command, self.terms, self.capture
+        stdout, stderr = capture.at_hand() or await capture.output(self.port)
+        completed: Completed[Any] = Completed(
+            command.popen_args,
+            stdout if command.stdout == _PIPE else None,
+            stderr if command.stderr == _PIPE else None,
+            started=event,
+            exited=exited,
+            duration=duration,
+            drained=not (event.cut or event.limited or event.error),
+            truncated=terms.limit is not None and max(capture.total) > terms.limit,
+        )
+        if terms.encoding is not None:
+            await _decode(completed, terms.encoding, terms.errors, lenient=lenient)
+        return completed
+
+    # ---- an end before its time ----
+
+    async def end(self, teardown: Teardown) -> None:
+        """End what is left of the tree. Nothing of it lives when this returns, or raises.
+
+        Raises:
+            asyncio.CancelledError: It was cancelled meanwhile. Then it has killed at once.
+        """
+        if self._nothing_lives():
+            return
+        if self.event is None:
+            # However long run() was to wait for descendants that hold the pipes: now it does not.
+            self.capture.hurry(min(self.terms.drain_timeout or _DRAIN, _DRAIN))
+            self.port.cancel(self.ticket)
+        try:
+            await stop(_Child(self), teardown)
+        finally:
+            self.stopped = True
+
+    def _nothing_lives(self) -> bool:
+        if self.stopped or not self.ticket or self.failure is not None:
+            return True
+        return self.exit is not None and not self.exit.group_lives and self.cgroup is None
+
+    async def cancelled(self, exc: asyncio.CancelledError) -> asyncio.CancelledError:
+        """After a cancellation: end the tree, or let it go on. Returns what to raise."""
+        teardown, on_cancel = self.terms.teardown, self.terms.on_cancel
+        if on_cancel == "detach" and self.capture.detach(self.port, self.ticket):
+            return exc
+        try:
+            await self.end(teardown if on_cancel == "stop" else dataclasses.replace(teardown, signals=()))
+        except asyncio.CancelledError as again:
+            exc = again
+        with contextlib.suppress(MemoryError):
+            exc.completed = await self._known()  # type: ignore[attr-defined]  # documented
+        return exc
+
+    def abandon(self) -> None:
+        """End the tree without waiting: the core kills and reaps."""
+        if self.ticket:
+            self.port.dispose(self.ticket)
+
+    def close(self) -> None:
+        """Give everything back."""
+        for timer in self.timers:
+            timer.cancel()
+        self.capture.free()
+        if self.ticket:
+            self.port.leave(self.ticket)
+        if self.cgroup is not None:
+            self.cgroup.leave_soon()
+
+
+class _Child:
+    """The child of a call, as stop() sees it."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._port, self._ticket = running.port, running.ticket
+        self.cgroup = running.cgroup
+
+    @property
+    def pid(self) -> int:
+        """The child's pid. It runs its program, or has exited."""
+        event = self._running.event
+        return self._port.pid(self._ticket) or -1 if event is None else event.pid
+
+    @property
+    def exited(self) -> bool:
+        """Whether the exit was told, or that there was no start."""
+        return self._running.exit is not None or self._running.failure is not None
+
+    def kill(self, signal: int) -> None:
+        """Signal the child. Nothing happens once it has exited."""
+        with contextlib.suppress(ProcessLookupError):
+            self._port.kill(self._ticket, signal)
+
+    def kill_group(self, signal: int) -> bool:
+        """Signal the group that the child leads, also after its exit."""
+        return self._port.kill_group(self._ticket, signal)
+
+    def pin(self) -> None:
+        """Have the child's pid stay its own after the exit, until release()."""
+        self._port.pin(self._ticket)
+
+    def release(self) -> None:
+        """Give back what is held of an exited child."""
+        self._port.release(self._ticket)
+
+    async def wait_exit(self) -> None:
+        """Wait until the exit is told."""
+        await self._running.over()
+
+
+async def _decode(completed: Completed[Any], encoding: str, errors: str, *, lenient: bool) -> None:
+    outputs = completed.stdout, completed.stderr
+    try:
+        texts = [None if data is None else await decoded(data, encoding, errors) for data in outputs]
+    except UnicodeDecodeError as exc:
+        if not lenient:
+            exc.add_note(f"aiovfork: the output of {completed.args!r} is not {encoding}: see errors=")
+            exc.completed = completed  # type: ignore[attr-defined]  # documented
+            raise
+        texts = [
+            None if data is None else await decoded(data, encoding, "backslashreplace") for data in outputs
+        ]
+    completed.stdout, completed.stderr = texts

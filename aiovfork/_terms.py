@@ -1,0 +1,168 @@
+"""What run() is asked beyond the spawn itself: the keywords, their types and defaults, and what is refused.
+
+Layer: above the stop of a tree. Thread: any.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import signal as signals
+import subprocess
+from collections.abc import Iterable
+from typing import Any, Final, Literal, NamedTuple, SupportsFloat, TypedDict, cast, get_args
+
+from aiovfork._capture import Input, immutable
+from aiovfork._members import Tree
+from aiovfork._options import Env, Options, Stdio, StrOrBytesPath
+from aiovfork._text import check_codec
+from aiovfork._tree import Teardown
+
+OnLimit = Literal["raise", "truncate"]
+OnCancel = Literal["stop", "kill", "detach"]
+
+
+class OutputOptions(TypedDict, total=False):
+    """RunOptions but for encoding, which decides what the result is."""
+
+    input: Input | str | None
+    timeout: SupportsFloat | None
+    check: bool
+    errors: str
+    stdin: Stdio
+    stdout: Stdio
+    stderr: Stdio
+    max_output: int | None
+    on_limit: OnLimit
+    stop_signal: int
+    patience: SupportsFloat
+    tree: Tree | None
+    on_cancel: OnCancel
+    drain_timeout: SupportsFloat | None
+    executable: StrOrBytesPath | None
+    cwd: StrOrBytesPath | None
+    env: Env | None
+    close_fds: bool
+    pass_fds: Iterable[int]
+    start_new_session: bool
+    process_group: int | None
+    umask: int
+    restore_signals: bool
+    pipesize: int
+    spawn_timeout: SupportsFloat | None
+
+
+class RunOptions(OutputOptions, total=False):
+    """The keywords of run() and run_shell(); those of a spawn are described at SpawnOptions.
+
+    Attributes:
+        input: What the child reads from stdin; a str is encoded with encoding. None: stdin is at its end.
+        timeout: Seconds from the call, in the queue and in exec too; then the tree is ended: ProcessTimeout.
+        check: Whether a return code other than 0 is ProcessFailed.
+        encoding: What stdout and stderr are decoded with; line ends stay as they are. None: they are bytes.
+        errors: What becomes of bytes that cannot be decoded, as in bytes.decode().
+        stdin: Without input: DEVNULL, None (the caller's own), a descriptor or an object with fileno().
+        stdout: PIPE, which captures it, None (the caller's own), DEVNULL, a descriptor or such an object.
+        stderr: As stdout, or STDOUT.
+        max_output: Bytes that are kept of stdout, and of stderr. None: no limit.
+        on_limit: What comes of more: "raise" ends the tree, OutputLimitExceeded; "truncate" drops it.
+        stop_signal: What asks the child to end.
+        patience: Seconds from stop_signal to SIGKILL.
+        tree: What is ended with the child: "group", "session", "cgroup", or None, the child alone.
+        on_cancel: What a cancellation does first: "stop", "kill" at once, or "detach", the child goes on.
+        drain_timeout: Seconds to read on after the exit, where a descendant holds the pipes. None: no limit.
+    """
+
+    encoding: str | None
+
+
+class Terms(NamedTuple):
+    """The keywords of one call that are not the spawn's, as agreed() has checked them."""
+
+    timeout: float | None = None
+    check: bool = True
+    encoding: str | None = None
+    errors: str = "strict"
+    limit: int | None = None
+    truncate: bool = False
+    teardown: Teardown = Teardown()
+    on_cancel: OnCancel = "stop"
+    drain_timeout: float | None = 0.5
+
+
+_USUAL: Final = Terms()
+# As agreed() is given it, but for timeout.
+_USUAL_GIVEN: Final = (True, None, "strict", None, "raise", signals.SIGTERM, 5.0, "group", "stop", 0.5)
+
+
+def agreed(given: tuple[Any, ...], options: Options) -> Terms:
+    """Check the keywords of a call.
+
+    Args:
+        given: timeout, check, encoding, errors, max_output, on_limit, stop_signal, patience, tree, on_cancel,
+            drain_timeout.
+        options: Of the spawn. A child that leads no process group is ended alone by tree="group".
+
+    Raises:
+        ValueError: A wrong value of one.
+        TypeError: A value of a wrong type.
+        LookupError: An encoding or errors that Python does not know.
+    """
+    timeout, *others = given
+    leads = options.process_group == 0 or options.start_new_session
+    if timeout is not None:
+        timeout = _seconds(timeout, "timeout")
+    if leads and tuple(others) == _USUAL_GIVEN:
+        return _USUAL if timeout is None else _USUAL._replace(timeout=timeout)
+    check, encoding, errors, limit, on_limit, stop_signal, patience, tree, on_cancel, drain_timeout = others
+    if encoding is not None:
+        check_codec(encoding, errors)
+    if limit is not None and operator.index(limit) < 0:
+        raise ValueError(f"max_output must not be negative: {limit}")
+    _choice(on_limit, OnLimit, "on_limit")
+    _choice(on_cancel, OnCancel, "on_cancel")
+    return Terms(
+        timeout,
+        check,
+        encoding,
+        errors,
+        None if limit is None else operator.index(limit),
+        on_limit == "truncate",
+        Teardown((stop_signal,), patience, None if tree == "group" and not leads else tree),
+        on_cancel,
+        None if drain_timeout is None else _seconds(drain_timeout, "drain_timeout"),
+    )
+
+
+def _choice(value: Any, choices: Any, name: str) -> None:
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
+
+
+def _seconds(value: Any, name: str) -> float | None:
+    """Return what any loop's call_later takes: no infinity. It may be over: what is left until a deadline."""
+    if not isinstance(value, SupportsFloat):
+        raise TypeError(f"{name} must be a real number or None, not {type(value).__name__}")
+    seconds = float(value)
+    if math.isnan(seconds):
+        raise ValueError(f"{name} must be a number of seconds or None, not {value!r}")
+    return seconds if seconds < math.inf else None
+
+
+def stdin_of(stdin: Stdio, data: Any, terms: Terms) -> tuple[Stdio, Input | None]:
+    """Return what stdin is to be, and its input: a snapshot, if it could be changed.
+
+    Raises:
+        ValueError: Both were given.
+        TypeError: The input is neither of bytes nor, with an encoding, a str.
+    """
+    if data is None:
+        return stdin, b"" if stdin == subprocess.PIPE else None
+    if stdin not in {subprocess.DEVNULL, subprocess.PIPE}:
+        raise ValueError("stdin and input may not both be given")
+    if isinstance(data, str):
+        if terms.encoding is None:
+            raise TypeError("input must be bytes, bytearray or memoryview; a str needs encoding=")
+        data = data.encode(terms.encoding, terms.errors)
+    return subprocess.PIPE, immutable(cast("Input", data))
