@@ -457,6 +457,9 @@ async def running(command: str, tmp_path: pathlib.Path, **options: Any) -> async
         loop.add_reader(fd, wake, ready)
         await ready
         loop.remove_reader(fd)
+        # The program may run a moment before its worker says so: until then, a cancellation gives the start up.
+        while not aiovfork.stats().capturing:
+            await asyncio.sleep(0)
     finally:
         os.close(fd)
         os.close(keep)
