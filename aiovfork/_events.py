@@ -129,11 +129,11 @@ class Captured(NamedTuple):
         return Spawned(self.ticket, self.pid, -1, self.flags, NO_ENDS, *self[4:7]).info()
 
 
-def close_all(ends: dict[int, int]) -> None:
-    """Close ends of pipes and forget them.
+def close_all(ends: dict[int, int], *fds: int) -> None:
+    """Close ends of pipes, those of some fds or all that are there, and forget them.
 
     As one call into C: an exception of a signal handler comes before or after it, never between forgetting
     a number and closing it.
     """
     if ends:
-        collections.deque(map(os.close, map(ends.pop, tuple(ends))), maxlen=0)
+        collections.deque(map(os.close, map(ends.pop, fds or tuple(ends))), maxlen=0)

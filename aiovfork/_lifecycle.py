@@ -1,12 +1,13 @@
 """The life cycle of a subprocess transport, as one table.
 
-What a transport still waits for is what its state says: the spawn (SUBMITTED), its pipes (CONNECTING,
-EARLY_EXIT), the exit (RUNNING), the ends of the pipes (DRAINING). Until the pipes are connected the protocol
-knows nothing of the child, and what happens meanwhile is kept for it, so that connection_made comes first.
+What a transport still waits for is what its state says: the spawn (SUBMITTED), the task that awaits start()
+(CONNECTING, EARLY_EXIT), the exit (RUNNING), the ends of the pipes (DRAINING). Until that task has had its
+turn the protocol knows nothing of the child: its pipes are not read, and of its exit the protocol hears after
+connection_made.
 
-close() has a state of its own for each of them. Before the pipes are connected only start() itself closes:
-it undoes the spawn (GIVEN_UP, UNDOING) and the protocol never hears of it. Afterwards the child is killed
-(KILLED), and its exit is told like any other.
+close() has a state of its own for each of them. Until then only start() itself closes: it undoes the spawn
+(GIVEN_UP, UNDOING) and the protocol never hears of it. Afterwards the child is killed (KILLED), and its exit
+is told like any other.
 
 Layer: below the transport. Thread: any.
 """

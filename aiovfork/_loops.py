@@ -32,7 +32,7 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
     """Makes an event loop start its children with aiovfork.
 
     Put it before the class of the loop: `class Loop(aiovfork.SubprocessLoopMixin, uvloop.Loop): ...`.
-    The loop needs add_reader, connect_read_pipe and connect_write_pipe, which asyncio's loops on Linux have.
+    The loop needs add_reader and add_writer, which asyncio's loops on Linux have.
     """
 
     async def subprocess_exec(  # type: ignore[override]  # typeshed's spells each refused option out

@@ -1,4 +1,11 @@
-"""The parent's ends of a child's pipes, as pipe transports of a loop.
+"""The parent's ends of a child's pipes, as pipe transports: the same on every loop.
+
+They do what asyncio's pipe transports do (Lib/asyncio/unix_events.py), with three differences. They are made
+at once, where asyncio's take a coroutine, so nothing can happen between a child and its pipes. They are born
+idle, and watched by the loop from start() on. Reads and writes go to add_reader and add_writer of any loop.
+
+The number of a descriptor lives in one dictionary, `ends`, which the pipes of a child share with its
+transport. Whoever takes it out closes it: that happens once.
 
 Layer: below the subprocess transport. Thread: the loop's.
 """
@@ -6,8 +13,142 @@ Layer: below the subprocess transport. Thread: the loop's.
 from __future__ import annotations
 
 import asyncio
+import enum
+import errno
 import io
-from typing import Any, Protocol
+import os
+import warnings
+from typing import Any, Final, Protocol
+
+from aiovfork._compat import logger
+from aiovfork._events import close_all
+
+#: Bytes to read at once, as asyncio: more than most pipes hold.
+_READ_SIZE: Final = 256 * 1024
+
+
+class Stage(enum.Enum):
+    """How far a pipe has come."""
+
+    IDLE = "idle"  # nobody has asked for it
+    OPEN = "open"
+    CLOSING = "closing"  # it takes nothing more; connection_lost is to come
+    CLOSED = "closed"
+
+
+class Pipe(asyncio.BaseTransport):
+    """What both directions have in common."""
+
+    _file: io.FileIO | None = None
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, ends: dict[int, int], fd: int, protocol: asyncio.BaseProtocol
+    ) -> None:
+        super().__init__()
+        self._loop = loop
+        self._ends = ends
+        self._fd = fd
+        self._number = ends[fd]
+        self._protocol: Any = protocol
+        self._stage = Stage.IDLE
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return "pipe", an object with the fileno() of the pipe, or default."""
+        if name != "pipe":
+            return super().get_extra_info(name, default)
+        if self._file is None:
+            if self._stage is Stage.CLOSED:
+                return default
+            # A view: if somebody closes it, the descriptor stays open.
+            self._file = io.FileIO(self._number, "rb" if self._fd else "wb", closefd=False)
+        return self._file
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return the protocol of this pipe."""
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Set the protocol of this pipe."""
+        self._protocol = protocol
+
+    def is_closing(self) -> bool:
+        """Whether it is closed or about to be."""
+        return self._stage in (Stage.CLOSING, Stage.CLOSED)
+
+    def start(self) -> None:
+        """Have the loop watch the pipe. Idempotent.
+
+        Raises:
+            OSError: The loop cannot (ENOSPC, ENOMEM).
+        """
+        if self._stage is Stage.IDLE:
+            self._watch()
+            self._stage = Stage.OPEN
+
+    def fail(self, exc: OSError) -> None:
+        """Close a pipe that cannot be read or written any more."""
+        self._end(exc)
+
+    def _watch(self) -> None:
+        raise NotImplementedError
+
+    def _unwatch(self) -> None:
+        """Idempotent."""
+        self._loop.remove_reader(self._number)
+
+    def _fatal_error(self, exc: OSError, message: str, *, expected: bool) -> None:
+        if not expected:
+            self._loop.call_exception_handler(
+                {"message": message, "exception": exc, "transport": self, "protocol": self._protocol}
+            )
+        elif self._loop.get_debug():
+            logger.debug("%r: %s", self, message, exc_info=True)
+        self._end(exc)
+
+    def _end(self, exc: Exception | None) -> None:
+        """Close without waiting for anything: the protocol hears of it in the next round of the loop."""
+        if self._stage is Stage.CLOSED:
+            return
+        if self._loop.is_closed():  # nobody is to hear of it
+            self._stage = Stage.CLOSED
+            self._close_file()
+            return
+        self._stage = Stage.CLOSING
+        self._unwatch()
+        self._loop.call_soon(self._lose, exc)
+
+    def _lose(self, exc: Exception | None) -> None:
+        """Close, and tell the protocol, which is the last that it hears. Idempotent."""
+        if self._stage is Stage.CLOSED:
+            return
+        self._stage = Stage.CLOSED
+        try:
+            self._protocol.connection_lost(exc)
+        finally:
+            self._close_file()
+            self._protocol = None  # it knows the subprocess transport, which knows this
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        close_all(self._ends, self._fd)
+
+    def _closed_by_peer(self) -> None:
+        if self._loop.get_debug():
+            logger.info("%r was closed by peer", self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._stage.value} fd={self._number}{self._details()}>"
+
+    def _details(self) -> str:
+        return ""
+
+    def __del__(self) -> None:
+        """Close a pipe that nobody can close any more. Never touches the loop."""
+        if self._fd in self._ends:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=1)
+            self._close_file()
 
 
 class Owner(Protocol):
@@ -47,10 +188,61 @@ class PipeProtocol(asyncio.Protocol):
         self._owner.get_protocol().resume_writing()
 
 
-async def connect_pipe(
-    loop: asyncio.AbstractEventLoop, protocol: PipeProtocol, file: io.FileIO
-) -> asyncio.BaseTransport:
-    """Give one end to the loop, which owns and closes it from then on, even if this fails."""
-    if file.writable():
-        return (await loop.connect_write_pipe(lambda: protocol, file))[0]
-    return (await loop.connect_read_pipe(lambda: protocol, file))[0]
+class ReadPipe(Pipe, asyncio.ReadTransport):
+    """The end of stdout or stderr."""
+
+    _paused = False
+
+    def is_reading(self) -> bool:
+        """Whether data that comes will be read; of one that is idle, too."""
+        return not self._paused and not self.is_closing()
+
+    def pause_reading(self) -> None:
+        """Read nothing more until resume_reading."""
+        if not self.is_reading():
+            return
+        self._paused = True
+        self._unwatch()
+        if self._loop.get_debug():
+            logger.debug("%r pauses reading", self)
+
+    def resume_reading(self) -> None:
+        """Undo pause_reading."""
+        if not self._paused or self.is_closing():
+            return
+        self._paused = False
+        if self._stage is Stage.OPEN:
+            self._watch()
+        if self._loop.get_debug():
+            logger.debug("%r resumes reading", self)
+
+    def close(self) -> None:
+        """Close: what has not been read is lost, and the child's writes fail."""
+        if not self.is_closing():
+            self._end(None)
+
+    def _watch(self) -> None:
+        if not self._paused:
+            self._loop.add_reader(self._number, self._read)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._number, _READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as exc:
+            self._fatal_error(exc, "Fatal read error on pipe transport", expected=exc.errno == errno.EIO)
+            return
+        if data:
+            self._protocol.data_received(data)
+            return
+        self._closed_by_peer()
+        self._stage = Stage.CLOSING
+        self._unwatch()
+        try:
+            self._protocol.eof_received()
+        finally:
+            self._lose(None)
+
+    def _details(self) -> str:
+        return " paused" if self._paused else ""

@@ -36,11 +36,11 @@ from aiovfork._lifecycle import (
     Step,
 )
 from aiovfork._options import Command, StrOrBytesPath
-from aiovfork._pipes import PipeProtocol, connect_pipe
+from aiovfork._pipes import PipeProtocol, ReadPipe
 from aiovfork._plan import Plan
 from aiovfork._popen import PopenView
 from aiovfork._port import CompletionPort
-from aiovfork._uvloop import pipe_file, stdin_pipe
+from aiovfork._write_pipe import WritePipe
 
 
 def _call_now(callback: Callable[..., None], *args: Any) -> None:
@@ -75,9 +75,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._protocol = protocol
         self._command = command
         self._schedule = self._way_to(protocol)
-        self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        self._pipes: dict[int, asyncio.BaseTransport] = {}
-        self._ends: dict[int, int] = {}  # of the pipes, the parent's, until a pipe transport has one
+        self._pipes: dict[int, ReadPipe | WritePipe] = {}
+        self._ends: dict[int, int] = {}  # of the pipes, the parent's, by the child's number of each
         self._open_pipes: set[int] = set()
         self._exit_waiters: list[asyncio.Future[None]] = []
 
@@ -94,7 +93,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     # ---- the way to a running child ----
 
     async def start(self, plan: Plan) -> None:
-        """Submit the plan and wait until the program runs and its pipes are connected.
+        """Submit the plan and wait until the program runs; make its pipes, and tell the protocol.
 
         Raises:
             OSError: The spawn failed; nothing is left of it.
@@ -112,7 +111,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
                 timer = self._loop.call_later(timeout, self._port.cancel, self._ticket, -errno.ETIMEDOUT)
             await self._started
             if self._ends:
-                await self._connect_pipes()
+                self._make_pipes()
         except GeneratorExit:  # the task was destroyed: no loop is there to wait in, the core cleans up
             self.close()
             raise
@@ -124,12 +123,20 @@ class SubprocessTransport(asyncio.SubprocessTransport):
                 timer.cancel()
         self._connected()
 
-    async def _connect_pipes(self) -> None:
+    def _make_pipes(self) -> None:
         for fd in sorted(self._ends):
-            file = pipe_file(self._loop, self._ends[fd], writable=fd == 0)
-            del self._ends[fd]  # the file's from here on, and the loop's
-            pipe = await connect_pipe(self._loop, PipeProtocol(self, fd), file)
-            self._pipes[fd] = stdin_pipe(self._loop, pipe) if fd == 0 else pipe
+            make = ReadPipe if fd else WritePipe
+            self._pipes[fd] = make(self._loop, self._ends, fd, PipeProtocol(self, fd))
+        if self._schedule is not _call_now:
+            for pipe in self._pipes.values():
+                pipe.start()
+
+    def _start_pipes(self) -> None:
+        for pipe in self._pipes.values():
+            try:
+                pipe.start()
+            except OSError as exc:
+                pipe.fail(exc)
 
     async def _undo(self) -> None:
         """After a failure or a cancellation: kill the child, if there is one, and wait until it is reaped.
@@ -204,7 +211,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if self.cgroup is not None:
             self.cgroup.leave_soon()
         try:
-            self._call(self._tell_exit)
+            self._call(self._tell_exit)  # or _connected() does
         finally:  # whatever the application's protocol is
             for waiter in self._exit_waiters:
                 self._wake(waiter)
@@ -221,14 +228,14 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def _call(self, callback: Callable[..., None], *args: Any) -> None:
         if self._state in UNCONNECTED:
-            self._pending.append((callback, args))
-        elif self._schedule is _call_now:
+            return
+        if self._schedule is _call_now:
             callback(*args)
         else:
             self._schedule(callback, *args)
 
     def _connected(self) -> None:
-        """The protocol hears of the child, then of all that has happened since."""
+        """The protocol hears of the child, and of its exit if it was short."""
         self._move(Step.CONNECTED)
         # Called, not scheduled: Process reads the streams that it makes. Its errors are the loop's to report,
         # and its context is not the caller's, as they would be from call_soon.
@@ -243,9 +250,11 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._loop.call_exception_handler(
                 {"message": "connection_made failed", "exception": exc, "protocol": self._protocol}
             )
-        pending, self._pending = self._pending, []
-        for callback, args in pending:
-            self._schedule(callback, *args)
+        if self._exited is not None:
+            self._call(self._tell_exit)
+        if self._pipes and self._schedule is _call_now:
+            # The streams may stay untouched, if communicate() is next.
+            self._loop.call_soon(self._start_pipes)
         if self._loop.get_debug():
             logger.debug("process %r created: pid %s", self._command.called, self.get_pid())
         self._finish_if_drained()
@@ -328,10 +337,10 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if state is State.SUBMITTED:
             self._port.cancel(self._ticket)
             return
-        if not self._loop.is_closed():
-            for pipe in self._pipes.values():
-                pipe.close()
-        close_all(self._ends)
+        for pipe in self._pipes.values():
+            pipe.close()
+        if not self._pipes:
+            close_all(self._ends)
         if state in ALIVE:
             self._port.dispose(self._ticket)
 

@@ -1,4 +1,4 @@
-"""Canaries: each private name of the stdlib, and each peculiarity of uvloop, that aiovfork relies on."""
+"""Canaries: each private name of the stdlib that aiovfork relies on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pathlib
 from typing import Any
 
 import pytest
-import uvloop
 
 from aiovfork import _compat
 
@@ -71,24 +70,6 @@ def test_a_stream_protocol_lets_its_transport_go() -> None:
         assert _compat.has_heard_of_exit(protocol)
         with pytest.raises(AttributeError):
             protocol.process_exited()
-
-
-def test_uvloop_refuses_to_write_after_the_end() -> None:
-    """uvloop's write pipe raises after write_eof(), where asyncio's lets the data go: why stdin is wrapped."""
-
-    async def body() -> None:
-        read_end, write_end = os.pipe()
-        loop = asyncio.get_running_loop()
-        file = os.fdopen(write_end, "wb", 0, closefd=False)
-        transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, file)
-        transport.write_eof()
-        with pytest.raises(RuntimeError):
-            transport.write(b"after")
-        os.close(read_end)
-        transport.close()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(body())
 
 
 def test_no_other_module_reaches_into_another() -> None:

@@ -25,7 +25,7 @@ PYTHON: list[set[str]] = [
     {"_ports"},
     {"_lifecycle", "_popen"},
     {"_pipes"},
-    {"_uvloop"},
+    {"_write_pipe"},
     {"_transport"},
     {"_tree"},
     {"_process"},

@@ -402,16 +402,15 @@ def _fork_with_captures_under_way() -> list[Any]:
     return asyncio.run(main())
 
 
-def _in_the_forked_child(before: int) -> int:
+def _in_the_forked_child(before: set[str]) -> int:
     asyncio.events._set_running_loop(None)
     pipes = _pipes()
     said = asyncio.run(output("echo", "here"))
     return 0 if said == (b"here\n", b"") and pipes == before else 1
 
 
-def _pipes() -> int:
-    """Count them: libuv replaces one of its own in a forked process."""
-    return sum(_target(fd).startswith("pipe:") for fd in os.listdir("/proc/self/fd"))
+def _pipes() -> set[str]:
+    return {target for fd in os.listdir("/proc/self/fd") if (target := _target(fd)).startswith("pipe:")}
 
 
 def _target(fd: str) -> str:

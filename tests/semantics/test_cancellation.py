@@ -9,12 +9,12 @@ import asyncio
 import errno
 import os
 import pathlib
-from typing import Any
 
 import psutil
 import pytest
 
 import aiovfork
+from aiovfork._ports import port_of
 from tests.support.backends import PIPES
 from tests.support.errors import stdlib_type
 from tests.support.hold import held
@@ -48,23 +48,20 @@ async def test_cancelled_after_some_steps_of_the_loop(steps: int) -> None:
             pass
 
 
-async def test_cancelled_while_pipes_are_connected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A spawn whose child runs, but whose pipes are not all connected, kills the child and closes them."""
-    loop = asyncio.get_running_loop()
-    connect = loop.connect_read_pipe
-    running: list[psutil.Process] = []
-
-    async def cancelling(*args: Any) -> Any:
-        running.extend(psutil.Process().children())
-        spawning.cancel()
-        return await connect(*args)
-
-    monkeypatch.setattr(loop, "connect_read_pipe", cancelling)
+async def test_cancelled_when_the_child_runs() -> None:
+    """Cancelled when the child runs, but before its awaiter goes on, a spawn kills it and closes its pipes."""
     spawning = asyncio.ensure_future(aiovfork.create_subprocess_exec("sleep", "1000", **PIPES))
+    await asyncio.sleep(0)
+    port = port_of(asyncio.get_running_loop())
+    (transport,) = port._sinks.values()
+    assert isinstance(transport, aiovfork.SubprocessTransport)
+    while transport.get_pid() < 0:  # in one round of the loop: nobody else has a turn
+        port._drain()
+    child = psutil.Process(transport.get_pid())
+    spawning.cancel()
     with pytest.raises(asyncio.CancelledError):
         await spawning
-    assert running
-    assert not running[0].is_running()
+    assert not child.is_running()
 
 
 async def test_cancelled_in_every_round_of_the_loop() -> None:
@@ -79,20 +76,24 @@ async def test_cancelled_in_every_round_of_the_loop() -> None:
         assert not psutil.Process().children()
 
 
-@pytest.mark.parametrize("cancelled", [False, True], ids=["waited for", "cancelled"])
-async def test_a_loop_that_cannot_connect_a_pipe(monkeypatch: pytest.MonkeyPatch, *, cancelled: bool) -> None:
-    """A spawn that fails after exec comes out when its child is reaped; cancelled meanwhile, as a cancellation."""
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> asyncio.Event:
+    """Have the loop refuse to watch anything new (fs.epoll.max_user_watches); return what tells of it."""
 
-    async def refuse(*args: Any) -> None:
-        transport, _ = await connect(*args)
-        transport.close()
+    def refusing(*args: object) -> None:
         refused.set()
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # fs.epoll.max_user_watches
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    connect = asyncio.get_running_loop().connect_write_pipe
     refused = asyncio.Event()
-    monkeypatch.setattr(asyncio.get_running_loop(), "connect_write_pipe", refuse)
-    spawning = asyncio.ensure_future(aiovfork.create_subprocess_exec("sleep", "1000", stdin=aiovfork.PIPE))
+    monkeypatch.setattr(asyncio.get_running_loop(), name, refusing)
+    return refused
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["waited for", "cancelled"])
+async def test_a_loop_that_cannot_watch_a_pipe(monkeypatch: pytest.MonkeyPatch, *, cancelled: bool) -> None:
+    """A spawn that fails after exec comes out when its child is reaped; cancelled meanwhile, as a cancellation."""
+    port_of(asyncio.get_running_loop())
+    refused = refuse(monkeypatch, "add_reader")
+    spawning = asyncio.ensure_future(aiovfork.subprocess_exec(asyncio.SubprocessProtocol, "sleep", "1000"))
     await refused.wait()
     if cancelled:
         spawning.cancel()
@@ -101,6 +102,17 @@ async def test_a_loop_that_cannot_connect_a_pipe(monkeypatch: pytest.MonkeyPatch
     assert spawning.cancelled() == cancelled
     if not cancelled:
         assert isinstance(spawning.exception(), OSError)
+
+
+async def test_a_loop_that_cannot_watch_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the streams of a child cannot be watched, reading them says it; the child is there to be ended."""
+    port_of(asyncio.get_running_loop())
+    refused = refuse(monkeypatch, "add_reader")
+    async with await aiovfork.create_subprocess_exec("sleep", "1000", **PIPES) as process:
+        await refused.wait()
+        assert process.stdout is not None
+        with pytest.raises(OSError, match="No space left"):
+            await process.stdout.readline()
 
 
 async def test_a_task_group_ends_its_spawns(tmp_path: pathlib.Path) -> None:
