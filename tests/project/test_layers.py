@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # Low to high. Modules in one set do not know each other.
 PYTHON: list[set[str]] = [
     {"_core"},
-    {"_binding", "_compat", "_text"},
+    {"_binding", "_compat", "_text", "_uvloop"},
     {"_errors", "_stats"},
     {"_options"},
     {"_environment"},
