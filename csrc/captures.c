@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "capturing.h"
 #include "collector.h"
 
 /* More than this is given back by the collector: to unmap a touched gigabyte takes a tenth of a second. */
@@ -17,7 +18,7 @@ enum { CAPTURES_FREE_HERE = 1024 * 1024 };
 static void captures_free_retired(void)
 {
     avf_lock();
-    struct avf_captured *c = avf_collector_take_retired();
+    struct avf_captured *c = avf_collection_take_retired();
     avf_unlock();
     while (c) {
         struct avf_captured *next = c->next;
@@ -51,7 +52,7 @@ static void captures_give_back(struct avf_captured *c)
     int64_t kept = c->shown.length[0] + c->shown.length[1];
     if (kept > CAPTURES_FREE_HERE && avf_collector_expect(c) == 0) {
         avf_lock();
-        avf_collector_discard(c);
+        avf_collection_discard(c);
         avf_unlock();
         return;
     }
@@ -64,15 +65,15 @@ static void captures_give_back(struct avf_captured *c)
 void avf_capture_free(avf_capture *capture)
 {
     struct avf_captured *c = (struct avf_captured *)capture;
-    avf_collector_take_away(c);
+    avf_collection_take_away(c);
     avf_gate_enter();
     avf_lock();
-    struct avf_slot *slot = avf_collector_slot(c);
+    struct avf_slot *slot = avf_capturing_slot(c);
     if (slot && slot->state == AVF_SLOT_CAPTURED)
-        avf_collector_abandon(slot, c);
+        avf_capturing_abandon(slot, c);
     else if (slot)
         slot->capture = NULL; /* a worker that finds that kills its child */
-    avf_collector_unexpect(c);
+    avf_collection_unexpect(c);
     avf_unlock();
     avf_gate_leave();
     captures_give_back(c);
@@ -126,7 +127,7 @@ int64_t avf_capture_start(avf_port *port, avf_capture *capture, const int32_t en
     error = captures_take_slot(port, capture, &slot);
     if (error == 0) {
         c->leaving = 0;
-        error = avf_collector_add(slot, -1, ends);
+        error = avf_capturing_add(slot, -1, ends);
         if (error == 0) {
             avf_slot_move(slot, AVF_SLOT_CAPTURED, NULL);
         } else {
@@ -136,7 +137,7 @@ int64_t avf_capture_start(avf_port *port, avf_capture *capture, const int32_t en
         }
     }
     if (error < 0)
-        avf_collector_unexpect(c);
+        avf_collection_unexpect(c);
     int64_t ticket = error < 0 ? error : (int64_t)slot->ticket;
     avf_unlock();
     avf_gate_leave();
@@ -148,13 +149,13 @@ int32_t avf_capture_take_back(avf_capture *capture, int32_t ret_ends[3])
 {
     struct avf_captured *c = (struct avf_captured *)capture;
     int32_t result = -ESRCH;
-    avf_collector_take_away(c);
+    avf_collection_take_away(c);
     avf_gate_enter();
     avf_lock();
-    struct avf_slot *slot = avf_collector_slot(c);
+    struct avf_slot *slot = avf_capturing_slot(c);
     if (slot && slot->state == AVF_SLOT_CAPTURED && slot->pid <= 0 && !c->copying) {
-        avf_collector_end(c, ret_ends);
-        avf_collector_unexpect(c);
+        avf_capturing_end(c, ret_ends);
+        avf_collection_unexpect(c);
         slot->capture = NULL;
         avf_slot_move(slot, AVF_SLOT_FREE, NULL);
         result = 0;
@@ -171,9 +172,9 @@ int32_t avf_capture_hurry(avf_capture *capture, int64_t drain_ns)
     struct avf_captured *c = (struct avf_captured *)capture;
     int32_t result = -ESRCH;
     avf_lock();
-    struct avf_slot *slot = avf_collector_slot(c);
+    struct avf_slot *slot = avf_capturing_slot(c);
     if (slot && slot->state == AVF_SLOT_CAPTURED && slot->pid > 0) {
-        avf_collector_hurry(slot, c, drain_ns);
+        avf_capturing_hurry(slot, c, drain_ns);
         result = 0;
     }
     avf_unlock();
@@ -185,18 +186,17 @@ int32_t avf_capture_detach(avf_capture *capture)
 {
     struct avf_captured *c = (struct avf_captured *)capture;
     int32_t result = -ESRCH, fd = -1;
-    avf_collector_take_away(c);
+    avf_collection_take_away(c);
     avf_gate_enter();
     avf_lock();
-    struct avf_slot *slot = avf_collector_slot(c);
+    struct avf_slot *slot = avf_capturing_slot(c);
     if (slot && slot->state == AVF_SLOT_CAPTURED && slot->pid > 0) {
         fd = c->ends[0]; /* the input is the caller's */
         c->ends[0] = -1;
         c->detached = c->shown.truncate = 1;
         c->shown.limit = 0;
         slot->port = NULL;
-        avf_collector_hurry(slot, c,
-                            0); /* the last event may have come while the collector had to leave it alone */
+        avf_capturing_hurry(slot, c, 0); /* the last event may have come while it had to be left alone */
         result = 0;
     }
     c->leaving = 0;
@@ -222,45 +222,12 @@ int64_t avf_capture_copy(avf_port *port, avf_capture *capture, char *stdout_to, 
         c->streams[0].copy_to = stdout_to;
         c->streams[1].copy_to = stderr_to;
         avf_slot_move(slot, AVF_SLOT_CAPTURED, NULL);
-        avf_collector_add_copy(c);
+        avf_collection_add_copy(c);
+        avf_collection_signal();
     } else {
-        avf_collector_unexpect(c);
+        avf_collection_unexpect(c);
     }
     int64_t ticket = error < 0 ? error : (int64_t)slot->ticket;
     avf_unlock();
     return ticket;
-}
-
-/* THREAD loop, under the lock. */
-void avf_collector_record(struct avf_slot *slot, avf_event *event)
-{
-    struct avf_captured *c = (struct avf_captured *)slot->capture;
-    if (!c)
-        return;
-    slot->capture = NULL;
-    avf_collector_unexpect(c); /* of a spawn that failed */
-    if (slot->outcome != AVF_OUTCOME_CAPTURE)
-        return;
-    event->error = c->error;
-    event->flags |= c->flags;
-    if (!slot->is_over)
-        return;
-    event->status = c->exit.status;
-    event->flags |= c->exit.flags;
-    avf_state.counters.exited++;
-    avf_state.counters.stolen += (c->exit.flags & (AVF_STATUS_RECOVERED | AVF_STATUS_UNKNOWN)) != 0;
-    _Static_assert(sizeof event->rusage == sizeof c->exit.rusage, "the kernel's struct rusage");
-    memcpy(event->rusage, &c->exit.rusage, sizeof event->rusage);
-}
-
-/* THREAD any, in the child of a fork. The memory is Python's still. */
-void avf_collector_forget(struct avf_slot *slot)
-{
-    struct avf_captured *c = (struct avf_captured *)slot->capture;
-    slot->capture = NULL;
-    if (!c)
-        return;
-    avf_close_all(c->ends, 3);
-    memset(c->ends, -1, sizeof c->ends);
-    c->busy = c->expected = c->timed = c->copying = 0;
 }

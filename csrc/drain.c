@@ -16,7 +16,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "collector.h"
+#include "capturing.h"
 #include "group.h"
 #include "park.h"
 #include "port.h"
@@ -94,7 +94,7 @@ static void drain_deliver(struct avf_slot *slot, avf_event *event)
         .exec_ns = slot->exec_ns,
     };
     memcpy(event->parent_end, slot->parent_end, sizeof event->parent_end);
-    avf_collector_record(slot, event);
+    avf_capturing_record(slot, event);
     if (event->kind == AVF_SPAWNED)
         avf_slot_count_spawned(slot);
     avf_state.counters.failed += event->kind == AVF_FAILED;

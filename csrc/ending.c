@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "capturing.h"
 #include "collector.h"
 #include "group.h"
 #include "port.h"
@@ -138,7 +139,7 @@ static void ending_give_up_children(struct avf_port *port)
             if (slot->state == AVF_SLOT_STARTED)
                 avf_request_cancel_started(slot->request, -ECANCELED);
             if (slot->state == AVF_SLOT_CAPTURED)
-                avf_collector_give_up(slot);
+                avf_capturing_give_up(slot);
             if (slot->state == AVF_SLOT_ALIVE)
                 avf_slot_move(slot, AVF_SLOT_DETACHED, NULL);
             if (slot->state == AVF_SLOT_HELD) {

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "capturing.h"
 #include "collector.h"
 #include "park.h"
 #include "port.h"
@@ -52,7 +53,7 @@ static void fork_empty_slot(struct avf_slot *slot)
         avf_request_close(request);
         avf_request_retire(request);
     }
-    avf_collector_forget(slot);
+    avf_capturing_forget(slot);
     if (slot->state == AVF_SLOT_POSTED)
         avf_close_all(slot->parent_end, 3);
     avf_close_all(&slot->pidfd, 1);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "collector.h"
+#include "port.h"
 
 /* THREAD loop. */
 int32_t avf_port_open(avf_port **ret_port)

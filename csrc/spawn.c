@@ -117,7 +117,7 @@ int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, avf_capture *
         return ticket;
     if (capture) {
         avf_lock();
-        avf_collector_unexpect((struct avf_captured *)capture);
+        avf_collection_unexpect((struct avf_captured *)capture);
         avf_unlock();
     }
     if (request)

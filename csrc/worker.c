@@ -15,7 +15,7 @@
 #include <sys/prctl.h>
 
 #include "attempt.h"
-#include "collector.h"
+#include "capturing.h"
 #include "group.h"
 #include "park.h"
 #include "port.h"
@@ -33,7 +33,7 @@ static int32_t worker_hand_over(const struct avf_request *r)
     if (r->port->closed || (r->slot->captured && !r->slot->capture))
         return -ECANCELED;
     if (r->slot->captured)
-        return avf_collector_add(r->slot, r->pidfd, r->pipes.parent_end);
+        return avf_capturing_add(r->slot, r->pidfd, r->pipes.parent_end);
     return epoll_ctl(r->port->epoll_fd, EPOLL_CTL_ADD, r->pidfd, &event) < 0 ? -errno : 0;
 }
 
