@@ -22,6 +22,7 @@ CORE_TESTS = [
     "tests/project/test_examples.py",
     "tests/project/test_public_api.py",
     "tests/safety/test_cancellation.py",
+    "tests/safety/test_collector.py",
     "tests/semantics/test_cancellation.py",
     "tests/semantics/test_errors.py",
     "tests/semantics/test_fd_tables.py",
@@ -33,6 +34,8 @@ NOT_UNDER_ASAN = [
     "tests/faults/test_limits.py",  # it needs more memory, threads and static TLS than these leave
     "tests/faults/test_sandbox.py::test_neither_close_range_nor_proc",  # it reads /proc
     "tests/safety/test_fork.py",  # its locks are not ready for a fork beside threads
+    "tests/safety/test_collector.py::test_fork_with_captures_under_way",
+    "tests/safety/test_collector.py::test_no_memory",
 ]
 
 
