@@ -18,6 +18,7 @@ from aiovfork._loops import (
     new_event_loop,
     new_uvloop_event_loop,
 )
+from aiovfork._many import RunCommand, run_many
 from aiovfork._observe import Event, ExitedEvent, FailedEvent, SpawnedEvent, Subscription, on_event
 from aiovfork._options import SpawnOptions
 from aiovfork._outcome import Completed, OutputLimitExceeded, ProcessFailed, ProcessTimeout
@@ -42,6 +43,7 @@ __all__ = [
     "Process",
     "ProcessFailed",
     "ProcessTimeout",
+    "RunCommand",
     "RunOptions",
     "SpawnError",
     "SpawnInfo",
@@ -59,6 +61,7 @@ __all__ = [
     "on_event",
     "park_workers",
     "run",
+    "run_many",
     "run_shell",
     "stats",
     "subprocess_exec",

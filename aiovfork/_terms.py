@@ -90,6 +90,20 @@ class Terms(NamedTuple):
     drain_timeout: float | None = 0.5
 
 
+#: What agreed() is given, in this order.
+TERMS: Final = (
+    "timeout",
+    "check",
+    "encoding",
+    "errors",
+    "max_output",
+    "on_limit",
+    "stop_signal",
+    "patience",
+    "tree",
+    "on_cancel",
+    "drain_timeout",
+)
 _USUAL: Final = Terms()
 # As agreed() is given it, but for timeout.
 _USUAL_GIVEN: Final = (True, None, "strict", None, "raise", signals.SIGTERM, 5.0, "group", "stop", 0.5)
@@ -99,8 +113,7 @@ def agreed(given: tuple[Any, ...], options: Options) -> Terms:
     """Check the keywords of a call.
 
     Args:
-        given: timeout, check, encoding, errors, max_output, on_limit, stop_signal, patience, tree, on_cancel,
-            drain_timeout.
+        given: Those of TERMS.
         options: Of the spawn. A child that leads no process group is ended alone by tree="group".
 
     Raises:

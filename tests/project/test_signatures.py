@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import aiovfork
-from aiovfork import _options, _plan
+from aiovfork import _options, _plan, _terms
 from tools import options as page_of_options
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -184,8 +184,7 @@ def test_every_option_of_run_arrives_as_itself(
         return usual
 
     def agreed(terms: tuple[object, ...], options: object) -> object:
-        names = "timeout check encoding errors max_output on_limit stop_signal patience tree on_cancel drain_timeout"
-        found.update(zip(names.split(), terms, strict=True))
+        found.update(zip(_terms.TERMS, terms, strict=True))
         return usual
 
     def stdin_of(stdin: object, data: object, terms: object) -> tuple[object, object]:

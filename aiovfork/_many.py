@@ -1,0 +1,307 @@
+"""run_many(): many programs, some at a time.
+
+Layer: above run(). Thread: that of a running loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import itertools
+import operator
+import signal as signals
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Required, SupportsFloat, TypeAlias, Unpack, overload
+
+from aiovfork._capture import Input
+from aiovfork._members import Tree
+from aiovfork._options import CHILD_OPTIONS, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._outcome import Completed
+from aiovfork._run import run
+from aiovfork._terms import TERMS, OnCancel, OnLimit, OutputOptions, RunOptions, agreed, stdin_of
+
+
+class RunCommand(RunOptions, total=False):
+    """A command of run_many() with keywords of its own, which take the place of the common ones.
+
+    Attributes:
+        args: The program and its arguments.
+    """
+
+    args: Required[Sequence[StrOrBytesPath]]
+
+
+_Command: TypeAlias = Sequence[StrOrBytesPath] | RunCommand
+Commands: TypeAlias = Iterable[_Command] | AsyncIterable[_Command]
+
+
+@overload
+def run_many(
+    commands: Commands,
+    *,
+    limit: int,
+    ordered: bool = True,
+    return_exceptions: Literal[False] = False,
+    encoding: None = None,
+    **options: Unpack[OutputOptions],
+) -> AsyncGenerator[Completed[bytes], None]: ...
+@overload
+def run_many(
+    commands: Commands,
+    *,
+    limit: int,
+    ordered: bool = True,
+    return_exceptions: Literal[True],
+    encoding: None = None,
+    **options: Unpack[OutputOptions],
+) -> AsyncGenerator[Completed[bytes] | Exception, None]: ...
+@overload
+def run_many(
+    commands: Commands,
+    *,
+    limit: int,
+    ordered: bool = True,
+    return_exceptions: Literal[False] = False,
+    encoding: str,
+    **options: Unpack[OutputOptions],
+) -> AsyncGenerator[Completed[str], None]: ...
+@overload
+def run_many(
+    commands: Commands,
+    *,
+    limit: int,
+    ordered: bool = True,
+    return_exceptions: Literal[True],
+    encoding: str,
+    **options: Unpack[OutputOptions],
+) -> AsyncGenerator[Completed[str] | Exception, None]: ...
+def run_many(  # noqa: D417  # the options are described once, at RunOptions and SpawnOptions
+    commands: Commands,
+    *,
+    limit: int,
+    ordered: bool = True,
+    return_exceptions: bool = False,
+    input: Input | str | None = None,  # noqa: A002  # as run
+    timeout: SupportsFloat | None = None,
+    check: bool = True,
+    encoding: str | None = None,
+    errors: str = "strict",
+    stdin: Stdio = DEVNULL,
+    stdout: Stdio = PIPE,
+    stderr: Stdio = PIPE,
+    max_output: int | None = None,
+    on_limit: OnLimit = "raise",
+    stop_signal: int = signals.SIGTERM,
+    patience: SupportsFloat = 5.0,
+    tree: Tree | None = "group",
+    on_cancel: OnCancel = "stop",
+    drain_timeout: SupportsFloat | None = 0.5,
+    executable: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | None = None,
+    env: Env | None = None,
+    close_fds: bool = True,
+    pass_fds: Iterable[int] = (),
+    start_new_session: bool = False,
+    process_group: int | None = 0,
+    umask: int = -1,
+    restore_signals: bool = True,
+    pipesize: int = -1,
+    spawn_timeout: SupportsFloat | None = None,
+) -> AsyncGenerator[Any, None]:
+    """Run many programs, at most limit at a time, and iterate over what they come to.
+
+    >>> commands = [("gzip", "-9", name) for name in names]
+    >>> async with contextlib.aclosing(aiovfork.run_many(commands, limit=8)) as results:
+    ...     async for done in results:
+    ...         print(done.index, done.returncode)
+
+    Commands are taken from the iterable when there is a place for them, so there may be any number. At most
+    limit programs run at a time, and at most limit results wait to be asked for: then no program is started
+    until one is.
+
+    The first exception ends the programs that run, as a cancellation of run() does, and is raised, though the
+    turn of its command may not have come. So does leaving the loop early: with contextlib.aclosing() at
+    once, else as soon as the loop finds that nobody has the generator any more.
+
+    Args:
+        commands: The commands, each a sequence of the program and its arguments, or a RunCommand, which is a
+            dict with args and any keywords of run(). An asynchronous iterable will do, too.
+        limit: How many programs may run at a time.
+        ordered: Whether results come in the order of the commands; else as they are ready.
+        return_exceptions: Whether exceptions of run() are results, like others; each has the attribute index.
+
+    The other keywords are those of run(), for all commands.
+
+    Returns:
+        An asynchronous generator of Completed; `index` is the place of the command, from 0.
+
+    Raises:
+        ValueError, TypeError, LookupError: An argument that cannot be had, at the call.
+
+    While it is iterated over it raises what run() raises, and what the iterable raises.
+    """
+    if operator.index(limit) < 1:
+        raise ValueError(f"limit must be positive, not {limit!r}")
+    if isinstance(commands, (str, bytes, Mapping)) or not isinstance(commands, (AsyncIterable, Iterable)):
+        raise TypeError(f"commands must be an iterable of commands, not {type(commands).__name__}")
+    common: dict[str, Any] = {
+        "input": input,
+        "timeout": timeout,
+        "check": check,
+        "encoding": encoding,
+        "errors": errors,
+        "stdin": stdin,
+        "stdout": stdout,
+        "stderr": stderr,
+        "max_output": max_output,
+        "on_limit": on_limit,
+        "stop_signal": stop_signal,
+        "patience": patience,
+        "tree": tree,
+        "on_cancel": on_cancel,
+        "drain_timeout": drain_timeout,
+        "executable": executable,
+        "cwd": cwd,
+        "env": env,
+        "close_fds": close_fds,
+        "pass_fds": pass_fds,
+        "start_new_session": start_new_session,
+        "process_group": process_group,
+        "umask": umask,
+        "restore_signals": restore_signals,
+        "pipesize": pipesize,
+        "spawn_timeout": spawn_timeout,
+    }
+    spawn = grouped(tuple(common[name] for name in CHILD_OPTIONS), in_shell=False)
+    stdin_of(stdin, input, agreed(tuple(common[name] for name in TERMS), spawn))
+    return _Many(operator.index(limit), ordered, common).results(commands, return_exceptions)
+
+
+class _Many:
+    """One iteration: a feeder, which is a task, starts a task for each command."""
+
+    def __init__(self, limit: int, ordered: bool, common: dict[str, Any]) -> None:
+        self._limit = limit
+        self._ordered = ordered
+        self._common = common
+        self._running: set[asyncio.Task[Any]] = set()
+        # In the order in which they are returned: of the commands, or of the ends.
+        self._queue: collections.deque[asyncio.Task[Any]] = collections.deque()
+        self._failed: list[asyncio.Task[Any]] = []
+        self._waiters: list[asyncio.Future[None]] = []
+
+    async def results(self, commands: Commands, return_exceptions: bool) -> AsyncGenerator[Any, None]:
+        """Return results until there are no more."""
+        loop = asyncio.get_running_loop()
+        feeder = loop.create_task(self._feed(commands))
+        feeder.add_done_callback(self._over)
+        try:
+            while not feeder.done() or self._queue or self._running:
+                while self._queue and self._queue[0].done():
+                    task = self._queue.popleft()
+                    self._wake()
+                    exc = None if task.cancelled() else task.exception()
+                    yield exc if return_exceptions and isinstance(exc, Exception) else task.result()
+                for failed in self._failed:
+                    if failed is feeder or not return_exceptions:
+                        failed.result()
+                if not feeder.done() or self._running:
+                    await self._changed()
+        finally:
+            if not loop.is_closed():
+                await self._end(feeder)
+
+    async def _feed(self, commands: Commands) -> None:
+        """Start commands while there is room for them."""
+        number = itertools.count()
+        if isinstance(commands, AsyncIterable):
+            async for command in commands:
+                await self._put(command, next(number))
+        else:
+            for command in commands:
+                await self._put(command, next(number))
+
+    async def _put(self, command: _Command, index: int) -> None:
+        """Start a command, and wait until there is room for the next one."""
+        self._start(_call(command, self._common), index)
+        while not self._has_room():
+            await self._changed()
+
+    def _has_room(self) -> bool:
+        running = len(self._running)
+        waiting = len(self._queue) if self._ordered else len(self._queue) + running
+        return running < self._limit and waiting <= self._limit
+
+    def _start(self, call: tuple[Any, dict[str, Any]], index: int) -> None:
+        task = asyncio.get_running_loop().create_task(_one(call, index))
+        self._running.add(task)
+        if self._ordered:
+            self._queue.append(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        if task in self._running:
+            self._running.discard(task)
+            if not self._ordered:
+                self._queue.append(task)
+        if task.cancelled() or task.exception() is not None:
+            self._failed.append(task)
+        self._wake()
+
+    def _wake(self, _: object = None) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _changed(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    async def _end(self, feeder: asyncio.Task[None]) -> None:
+        """Cancel what runs, and wait for it; each further cancellation is passed on."""
+        left = {feeder, *self._running, *self._queue}
+        cancelled = None
+        pending = {task for task in left if not task.done()}
+        for task in pending:
+            task.cancel()
+        while pending:
+            try:
+                _, pending = await asyncio.wait(pending)
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+                for task in pending:
+                    task.cancel()
+        for task in left:
+            if not task.cancelled():
+                task.exception()  # heard of: no "never retrieved"
+        if cancelled is not None:
+            raise cancelled
+
+
+def _call(command: Any, common: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the arguments and keywords of a call of run()."""
+    if isinstance(command, Mapping):
+        own = dict(command)
+        if "args" not in own:
+            raise TypeError("a command that is a dict needs args")
+        args = own.pop("args")
+        common = {**common, **own}
+    else:
+        args = command
+    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+        raise TypeError(f"a command must be a sequence of arguments or a dict, not {command!r}")
+    return args, common
+
+
+async def _one(call: tuple[Any, dict[str, Any]], index: int) -> Completed[Any]:
+    args, options = call
+    try:
+        done: Completed[Any] = await run(*args, **options)
+    except Exception as exc:
+        exc.index = index  # type: ignore[attr-defined]  # documented
+        raise
+    done.index = index
+    return done
