@@ -286,6 +286,45 @@ static void check_cancel_of_a_held_spawn(avf_port *port)
     sigprocmask(SIG_UNBLOCK, &lease, NULL);
 }
 
+/* The output of many children at once, a large one among them, which moves to memory of ours. */
+static void check_captures(avf_port *port)
+{
+    enum { SIZE = 40 * 1024 * 1024, CAPTURES = 32 };
+    struct plan small = plan_make((const char *[]){"/bin/sh", "-c", "echo out; exit 5", NULL},
+                                  AVF_STDIO_DEVNULL, AVF_STDIO_PIPE, NULL);
+    struct plan large = plan_make((const char *[]){"/bin/cat", NULL}, AVF_STDIO_PIPE, AVF_STDIO_PIPE, NULL);
+    avf_capture *captures[CAPTURES];
+    uint64_t tickets[CAPTURES];
+    int32_t step;
+    begin("captured output");
+    char *input = malloc(SIZE), *output = malloc(SIZE);
+    for (int i = 0; i < SIZE; i++)
+        input[i] = (char)(i * 7 + i / 4096);
+    for (int i = 0; i < CAPTURES; i++) {
+        const struct plan *plan = i == 0 ? &large : &small;
+        captures[i] = avf_capture_new();
+        captures[i]->input = input;
+        captures[i]->input_size = i == 0 ? SIZE : 0;
+        tickets[i] = (uint64_t)avf_spawn(port, plan->bytes, plan->head.size, captures[i], &step);
+    }
+    for (int over = 0; over < CAPTURES; over++) {
+        avf_event event = expect_event(port, AVF_CAPTURED, 0);
+        expect(event.error, 0, "the error");
+        expect(event.status, event.ticket == tickets[0] ? 0 : 5 << 8, "the exit status");
+    }
+    expect(captures[0]->length[0], SIZE, "the size of the large output");
+    uint64_t copy = (uint64_t)avf_capture_copy(port, captures[0], output, output);
+    expect_event(port, AVF_COPIED, copy);
+    expect(memcmp(input, output, SIZE), 0, "the large output");
+    for (int i = 0; i < CAPTURES; i++) {
+        if (i && (captures[i]->length[0] != 4 || memcmp(captures[i]->data[0], "out\n", 4) != 0))
+            fail("a small output of %lld bytes", (long long)captures[i]->length[0]);
+        avf_capture_free(captures[i]);
+    }
+    free(input);
+    free(output);
+}
+
 static void check_many(avf_port *port)
 {
     struct plan plan = plan_make((const char *[]){"/bin/sh", "-c", "exit 3", NULL}, AVF_STDIO_DEVNULL,
@@ -470,6 +509,7 @@ int main(int count, char **arguments)
         check_failures(port);
         check_signal(port);
         check_cancel_of_a_held_spawn(port);
+        check_captures(port);
         check_many(port);
         check_setgid_beside_children(port);
         check_signals_of_the_child(port);
