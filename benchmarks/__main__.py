@@ -102,7 +102,11 @@ def _problem(record: Record) -> str | None:
         return "no result"
     if any(merge([text]).get_total_count() == 0 for text in histograms.values()):
         return "nothing in a histogram"
-    if not all(value > 0 for name, value in values.items() if name in ("rate", "cpu_us", "samples", "count")):
+    if not all(
+        value > 0
+        for name, value in values.items()
+        if name in ("rate", "cpu_us", "samples", "count", "gbps", "cpu_ms")
+    ):
         return f"impossible values: {values}"
     if record.label == matrix.AIOVFORK.label and not values.get("still_hung", True):
         return "the hung exec did not hang"
@@ -111,7 +115,8 @@ def _problem(record: Record) -> str | None:
 
 def _smoke(options: argparse.Namespace) -> int:
     """Run a little of everything, and check that each measurement gave what it should."""
-    labels = {matrix.AIOVFORK.label, matrix.ASYNCIO.label, peer_programs.LIMIT.label}
+    subjects = {matrix.AIOVFORK.label, matrix.RUN.label, matrix.ASYNCIO.label}
+    labels = {*subjects, peer_programs.LIMIT.label, peer_programs.CAPTURE_LIMIT.label}
     groups = matrix.reduced(matrix.groups(SMOKE), labels)
     with tempfile.TemporaryDirectory(prefix="aiovfork-bench-") as folder:
         results, status = _run(options, SMOKE, groups, Path(folder))

@@ -30,6 +30,7 @@ OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "restore_signals=False": lambda: {"restore_signals": False},
     "close_fds=False": lambda: {"close_fds": False},
     "pipes": lambda: dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+    "devnull": lambda: dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL),
     "spawn_timeout": lambda: {"spawn_timeout": 30.0},
     "preexec_fn": lambda: {"preexec_fn": int},  # any callable makes Popen fork
 }

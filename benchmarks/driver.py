@@ -13,8 +13,6 @@ from benchmarks.matrix import Group, Measurement, PeerRun
 from benchmarks.peer_programs import Peer
 from benchmarks.results import NO_PYTHON, Record, Results
 
-_PEER_PROGRAM = "/bin/true"
-
 
 class Driver:
     """Measures, shows how far it is, and keeps what came out."""
@@ -74,7 +72,7 @@ class Driver:
                 if self._peers[what.peer] is None:
                     absent = what.peer.tool
                 else:
-                    values = peer_programs.run(what.peer, _PEER_PROGRAM, what.at_a_time, what.count)
+                    values = peer_programs.run(what.peer, what.arguments)
                     outcome = {"values": values, "histograms": {}}
             elif (absent := self._interpreters[python].lacks(what)) is None:
                 outcome = self._interpreters[python].measure(what)

@@ -1,6 +1,7 @@
 """The goals: what each asks for, and whether it was reached."""
 
 import dataclasses
+import statistics
 from collections.abc import Callable, Iterator
 
 from benchmarks.histogram import longest, percentile
@@ -9,11 +10,12 @@ from benchmarks.matrix import (
     ASYNCIO_NAME,
     OPTIONS,
     PIPES,
+    RUN_OF,
     TIMEOUT,
     UVLOOP,
     WORKER_RATE,
 )
-from benchmarks.peer_programs import GO, LIMIT, NODE, RUST
+from benchmarks.peer_programs import CAPTURE_LIMIT, GO, LIMIT, NODE, RUST
 from benchmarks.results import Results, paired_ratio
 from benchmarks.scale import Scale
 
@@ -169,6 +171,73 @@ def _c1(view: View) -> Iterator[Verdict]:
     yield from _at_most("C1", "loop CPU ÷ asyncio", ratio, 1 / 3)
 
 
+def _captured(view: View) -> Iterator[tuple[str, str]]:
+    """How output is captured, and the label of the measurements: run() first."""
+    yield "run()", RUN_OF[view.subject]
+    yield "communicate()", view.subject
+
+
+def _t3(view: View) -> Iterator[Verdict]:
+    plain = view.values("rate", "captured", condition="without capture")
+    for how, label in _captured(view):
+        own = view.values("rate", "captured", label)
+        yield from _at_least("T3", f"{how} ÷ without capture", paired_ratio(own, plain), 0.85)
+        for peer in (RUST.label, GO.label, NODE.label, ASYNCIO.label, UVLOOP.label):
+            ratio = paired_ratio(own, view.values("rate", "captured", peer))
+            yield from _at_least("T3", f"{how} ÷ {peer}", ratio, 1.0)
+        ratio = paired_ratio(own, view.values("rate", "captured", CAPTURE_LIMIT.label))
+        if ratio is not None:
+            yield Verdict("T3", f"{how} ÷ {CAPTURE_LIMIT.label}", "", _number(ratio, ""))
+
+
+def _c2(view: View) -> Iterator[Verdict]:
+    peer = view.values("cpu_us", "captured", ASYNCIO.label)
+    for how, label in _captured(view):
+        own = view.values("cpu_us", "captured", label)
+        if own:
+            yield Verdict("C2", f"loop CPU of {how}", "", _number(statistics.median(own.values()), "µs"))
+        yield from _at_most("C2", f"loop CPU of {how} ÷ asyncio's", paired_ratio(own, peer), 0.25)
+
+
+def _moved(view: View, goal: str, group: str, size: str) -> Iterator[Verdict]:
+    """What B1 and B2 ask of a large output."""
+    for how, label in _captured(view):
+        what = f"{size} by {how}"
+        own = view.values("gbps", group, label, "rate")
+        if own:
+            yield Verdict(goal, what, "", _number(statistics.median(own.values()), "GB/s"))
+        ratio = paired_ratio(own, view.values("gbps", group, CAPTURE_LIMIT.label))
+        yield from _at_least(goal, f"{what}: rate ÷ C into fresh memory", ratio, 0.9)
+        ratio = paired_ratio(own, view.values("gbps", group, ASYNCIO.label, "rate"))
+        yield from _at_least(goal, f"{what}: rate ÷ asyncio", ratio, 2.5)
+        cpu = view.values("cpu_ms", group, label, "rate")
+        median = statistics.median(cpu.values()) if cpu else None
+        yield from _at_most(goal, f"{what}: loop CPU", median, 10, "ms")
+        value = view.percentile(100, group, label, "callbacks", "callbacks")
+        yield from _at_most(goal, f"{what}: longest callback", value, 1000, "µs")
+        ratio = paired_ratio(
+            view.percentiles(99, group, label, "lag", "lag"),
+            view.percentiles(99, group, label, "lag", "idle"),
+        )
+        yield from _at_most(goal, f"{what}: 1 ms tick ÷ idle, p99", ratio, 1.5)
+
+
+def _b1(view: View) -> Iterator[Verdict]:
+    yield from _moved(view, "B1", "bulk", f"{view.scale.bulk_mb} MiB of output")
+
+
+def _b2(view: View) -> Iterator[Verdict]:
+    yield from _moved(view, "B2", "through", f"{view.scale.through_mb} MiB through cat")
+
+
+def _b3(view: View) -> Iterator[Verdict]:
+    for how, label in _captured(view):
+        ratio = view.values("peak_ratio", "captures", label)
+        value = statistics.median(ratio.values()) if ratio else None
+        what = f"{view.scale.captures} of 1 MiB at once by {how}: peak RSS ÷ sum"
+        yield from _at_most("B3", what, value, 1.1)
+
+
 def _l1(view: View) -> Iterator[Verdict]:
     for group, what in (("tick", "1 ms tick"), ("heartbeat", "1 ms asyncio.sleep")):
         ratio = paired_ratio(
@@ -223,7 +292,9 @@ def _w1(view: View) -> Iterator[Verdict]:
     yield from _at_most("W1", f"{held} ÷ asyncio, p99", ratio, 1 / 20)
 
 
-ALL: tuple[Callable[[View], Iterator[Verdict]], ...] = (_s1, _s2, _s3, _t1, _t2, _c1, _l1, _m1, _w1)
+ALL: tuple[Callable[[View], Iterator[Verdict]], ...] = (
+    _s1, _s2, _s3, _t1, _t2, _t3, _c1, _c2, _l1, _m1, _b1, _b2, _b3, _w1
+)  # fmt: skip
 
 
 def verdicts(view: View) -> list[Verdict]:

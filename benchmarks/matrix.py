@@ -7,10 +7,11 @@ from typing import Any
 from benchmarks import peer_programs
 from benchmarks.peer_programs import Peer
 from benchmarks.scale import Scale
-from benchmarks.settings import Settings
+from benchmarks.settings import VIEWS, Settings
 
-GOALS = ("S1", "S2", "S3", "T1", "T2", "C1", "L1", "M1", "W1")
+GOALS = ("S1", "S2", "S3", "T1", "T2", "T3", "C1", "C2", "L1", "M1", "B1", "B2", "B3", "W1")
 LIMIT_THREADS = 2
+CAPTURE_THREADS = 4
 # Spawns a second on each Dask worker.
 WORKER_RATE = 100
 OPTIONS = (
@@ -49,7 +50,13 @@ UVLOOP = Variant("uvloop", {"spawner": "asyncio", "loop": "uvloop"}, share=0.2)
 THREAD = Variant("to_thread(Popen)", {"spawner": "to_thread"})
 NOTHING = Variant("no spawn, as many wake-ups", {"spawner": "nothing"})
 
+RUN = Variant("aiovfork run()", {"spawner": "aiovfork.run"})
+RUN_UVLOOP = Variant("aiovfork run() on uvloop", {"spawner": "aiovfork.run", "loop": "uvloop"})
+
 SUBJECTS = (AIOVFORK, AIOVFORK_UVLOOP)
+#: What captures output: run(), and the subject's own communicate().
+CAPTURING = (RUN, RUN_UVLOOP, AIOVFORK, AIOVFORK_UVLOOP, ASYNCIO, UVLOOP, THREAD)
+RUN_OF = {AIOVFORK.label: RUN.label, AIOVFORK_UVLOOP.label: RUN_UVLOOP.label}
 EVERYBODY = (AIOVFORK, AIOVFORK_UVLOOP, ASYNCIO, ASYNCIO_NAME, UVLOOP, THREAD)
 
 
@@ -58,8 +65,7 @@ class PeerRun:
     """A run of a peer in another language."""
 
     peer: Peer
-    at_a_time: int
-    count: int
+    arguments: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +172,18 @@ def _slow_execs(scale: Scale) -> Iterator[Group]:
     )
 
 
+def _peer(peer: Peer, arguments: tuple[str, ...]) -> Measurement:
+    return Measurement(peer.label, "", PeerRun(peer, arguments))
+
+
+def _at_a_time(peer: Peer) -> str:
+    return str(LIMIT_THREADS if peer is peer_programs.LIMIT else 16)
+
+
+def _count(scale: Scale, peer: Peer) -> str:
+    return str(scale.spawns // 2 if peer is peer_programs.NODE else scale.spawns)
+
+
 def _rates(scale: Scale) -> Iterator[Group]:
     def rate(variant: Variant, condition: str = "", **settings: Any) -> Measurement:
         return _measure("rate", variant, condition, count=int(scale.spawns * variant.share), **settings)
@@ -176,16 +194,8 @@ def _rates(scale: Scale) -> Iterator[Group]:
         scale.rounds,
         (
             *(
-                Measurement(
-                    peer.label,
-                    "",
-                    PeerRun(
-                        peer,
-                        LIMIT_THREADS if peer is peer_programs.LIMIT else 16,
-                        scale.spawns // 2 if peer is peer_programs.NODE else scale.spawns,
-                    ),
-                )
-                for peer in peer_programs.ALL
+                _peer(peer, ("/bin/true", _at_a_time(peer), _count(scale, peer)))
+                for peer in peer_programs.SPAWNING
             ),
             *(rate(variant) for variant in EVERYBODY),
         ),
@@ -223,6 +233,57 @@ def _lags(scale: Scale) -> Iterator[Group]:
         ("L1",),
         scale.rounds,
         tuple(_measure("burst", variant, count=scale.burst) for variant in variants),
+    )
+
+
+def _captures(scale: Scale) -> Iterator[Group]:
+    def peers() -> Iterator[Measurement]:
+        for peer in peer_programs.CAPTURING:
+            count = _count(scale, peer)
+            if peer is peer_programs.CAPTURE_LIMIT:
+                yield _peer(peer, ("rate", "/bin/echo", str(CAPTURE_THREADS), count))
+            else:
+                yield _peer(peer, ("/bin/echo", "16", count, "captured"))
+
+    def rate(scenario: str, variant: Variant, condition: str = "", option: str = "") -> Measurement:
+        count = int(scale.spawns * variant.share)
+        command = "/bin/echo captured"
+        return _measure(scenario, variant, condition, count=count, command=command, option=option)
+
+    yield Group(
+        "captured",
+        ("T3", "C2"),
+        scale.rounds,
+        (
+            *peers(),
+            *(rate("captured", variant) for variant in CAPTURING),
+            *(rate("rate", variant, "without capture", "devnull") for variant in (*SUBJECTS, ASYNCIO)),
+        ),
+    )
+    for scenario, goal, size_mb in (("bulk", "B1", scale.bulk_mb), ("through", "B2", scale.through_mb)):
+        size = str(size_mb << 20)
+        yield Group(
+            scenario,
+            (goal,),
+            scale.few_rounds,
+            (
+                _peer(peer_programs.CAPTURE_LIMIT, (scenario, size)),
+                *(
+                    _measure(scenario, variant, view, size_mb=size_mb, view=view, seconds=scale.lag / 2)
+                    for view in VIEWS
+                    for variant in CAPTURING
+                ),
+            ),
+        )
+    yield Group(
+        "captures",
+        ("B3",),
+        1,
+        tuple(
+            _measure("captures", variant, count=int(scale.captures * variant.share), size_mb=1)
+            for variant in CAPTURING
+            if variant is not THREAD
+        ),
     )
 
 
@@ -277,6 +338,7 @@ def groups(scale: Scale) -> list[Group]:
         *_stalls(scale),
         *_slow_execs(scale),
         *_lags(scale),
+        *_captures(scale),
         *_many(scale),
         *_workers(scale),
     ]

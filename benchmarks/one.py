@@ -39,7 +39,7 @@ def measure(settings: Settings) -> dict[str, Any]:
             "fds": stack.enter_context(open_fds(settings.fds)),
             "rss_mb": psutil.Process().memory_info().rss / (1 << 20),
         }
-        if settings.scenario in scenarios.CALLBACKS:
+        if settings.scenario in scenarios.CALLBACKS or settings.view == "callbacks":
             base = stack.enter_context(watched(base, times))
         elif settings.scenario in scenarios.READERS:
             base = with_timed_readers(base, times)

@@ -41,7 +41,10 @@ RUST = Peer(
 )
 GO = Peer("Go os/exec", "spawn.go", "go", ("go", "version"), ("go", "build", "-o", "{binary}", "{source}"))
 NODE = Peer("Node", "spawn.mjs", "node", ("node", "--version"), run=("node", "{source}"))
-ALL = (LIMIT, RUST, GO, NODE)
+SPAWNING = (LIMIT, RUST, GO, NODE)
+CAPTURE_LIMIT = dataclasses.replace(LIMIT, label="C, captured", source="capture.c")
+CAPTURING = (CAPTURE_LIMIT, RUST, GO, NODE)
+ALL = (*SPAWNING, CAPTURE_LIMIT)
 
 
 def _command(peer: Peer, words: tuple[str, ...]) -> list[str]:
@@ -67,9 +70,9 @@ def build(peer: Peer) -> str | None:
     return version.stdout.splitlines()[0]
 
 
-def run(peer: Peer, program: str, at_a_time: int, count: int) -> dict[str, Any]:
+def run(peer: Peer, arguments: tuple[str, ...]) -> dict[str, Any]:
     """Let a peer spawn; its line of JSON."""
-    command = [*_command(peer, peer.run), program, str(at_a_time), str(count)]
+    command = [*_command(peer, peer.run), *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT)
     values: dict[str, Any] = json.loads(done.stdout)
     return values

@@ -10,8 +10,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks.histogram import percentile
 from benchmarks.matrix import AIOVFORK, ASYNCIO_PREEXEC, EVERYBODY
-from benchmarks.peer_programs import ALL as PEERS
 from benchmarks.peer_programs import LIMIT
+from benchmarks.peer_programs import SPAWNING as PEERS
 from benchmarks.results import Results
 from benchmarks.scale import Scale
 

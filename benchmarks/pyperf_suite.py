@@ -5,7 +5,7 @@ from pathlib import Path
 import pyperf
 
 from benchmarks.matrix import EVERYBODY
-from benchmarks.peer_programs import ALL as PEERS
+from benchmarks.peer_programs import SPAWNING as PEERS
 from benchmarks.results import NO_PYTHON, Results
 
 

@@ -23,6 +23,9 @@ class Scale:
     many: int = 10_000
     many_peers: int = 2000
     worker_mb: int = 1024
+    bulk_mb: int = 1024
+    through_mb: int = 256
+    captures: int = 1000
 
     @property
     def heap(self) -> str:
@@ -48,8 +51,10 @@ FULL = Scale()
 QUICK = Scale(
     rounds=1, few_rounds=1, stalls=300, spawns=1000, heap_mb=512, curve_mb=(128,), budget=2.0, held=5,
     hung=2.0, lag=2.0, many=2000, many_peers=500, worker_mb=256,
+    bulk_mb=256, through_mb=64, captures=200,
 )  # fmt: skip
 SMOKE = Scale(
     rounds=1, few_rounds=1, stalls=10, spawns=48, heap_mb=32, curve_mb=(), fds=500, budget=1.0,
     held_exec=0.05, held=2, hung=0.2, lag=0.1, burst=20, many=40, many_peers=10, worker_mb=32,
+    bulk_mb=4, through_mb=2, captures=8,
 )  # fmt: skip

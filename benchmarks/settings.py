@@ -4,7 +4,10 @@ import argparse
 import dataclasses
 from typing import Any, Self
 
-SPAWNERS = ("aiovfork", "asyncio", "to_thread", "nothing")
+# Behind a module's name: its run(), not its create_subprocess_exec() and communicate().
+RUN = ".run"
+SPAWNERS = ("aiovfork", f"aiovfork{RUN}", "asyncio", "to_thread", "nothing")
+VIEWS = ("rate", "callbacks", "lag")
 LOOPS = ("asyncio", "uvloop")
 
 
@@ -27,6 +30,8 @@ class Settings:
     at_a_time: int = _field(16, "spawns at a time")
     per_second: int = _field(500, "spawns a second, for heartbeat, tick and workers")
     seconds: float = _field(2.0, "length of a phase, or of a held exec")
+    size_mb: int = _field(1024, "output of one child, for bulk, through and captures")
+    view: str = _field("rate", "what bulk and through look at", VIEWS)
     budget: float = _field(20.0, "stop sampling after this time")
 
     def arguments(self) -> list[str]:

@@ -6,10 +6,10 @@ import importlib
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, cast
 
-from benchmarks.settings import Settings
+from benchmarks.settings import RUN, Settings
 
 # About the time from a spawn to exec, and from exec to the end of /bin/true.
 _MOMENT = 0.0003
@@ -25,8 +25,8 @@ class Child(Protocol):
     async def wait(self) -> int:
         """Its return code, once it has ended."""
 
-    async def communicate(self) -> tuple[bytes | None, bytes | None]:
-        """Its output, once it has ended."""
+    async def communicate(self, data: bytes | None = None, /) -> tuple[bytes | None, bytes | None]:
+        """Its output, once it has read the data and ended."""
 
 
 Create = Callable[..., Coroutine[Any, Any, Child]]
@@ -47,9 +47,9 @@ class ThreadChild:
         """Wait in a thread."""
         return await asyncio.to_thread(self._popen.wait)
 
-    async def communicate(self) -> tuple[bytes | None, bytes | None]:
+    async def communicate(self, data: bytes | None = None, /) -> tuple[bytes | None, bytes | None]:
         """Communicate in a thread."""
-        return await asyncio.to_thread(self._popen.communicate)
+        return await asyncio.to_thread(self._popen.communicate, data)
 
 
 async def create_in_thread(program: str, *arguments: str, **options: Any) -> Child:
@@ -71,7 +71,7 @@ class NoChild:
         await asyncio.to_thread(time.sleep, _MOMENT)
         return 0
 
-    async def communicate(self) -> tuple[bytes | None, bytes | None]:
+    async def communicate(self, _: bytes | None = None, /) -> tuple[bytes | None, bytes | None]:
         """Return nothing."""
         return None, None
 
@@ -87,7 +87,14 @@ def spawner(name: str) -> Create:
     own: dict[str, Create] = {"to_thread": create_in_thread, "nothing": create_nothing}
     if name in own:
         return own[name]
-    return cast("Create", importlib.import_module(name).create_subprocess_exec)
+    return cast("Create", importlib.import_module(name.removesuffix(RUN)).create_subprocess_exec)
+
+
+def run_function(name: str) -> Callable[..., Awaitable[Any]] | None:
+    """The function that runs a child to its end and captures its output, if that is what is measured."""
+    if not name.endswith(RUN):
+        return None
+    return cast("Callable[..., Awaitable[Any]]", importlib.import_module(name.removesuffix(RUN)).run)
 
 
 def loop_class(name: str) -> type[asyncio.AbstractEventLoop]:
@@ -104,11 +111,13 @@ class Subject:
     create: Create
     command: tuple[str, ...]
     options: dict[str, Any]
+    run: Callable[..., Awaitable[Any]] | None = None
 
     @classmethod
     def of(cls, settings: Settings, options: dict[str, Any]) -> "Subject":
         """The spawn that settings describe."""
-        return cls(spawner(settings.spawner), tuple(shlex.split(settings.command)), options)
+        command = tuple(shlex.split(settings.command))
+        return cls(spawner(settings.spawner), command, options, run_function(settings.spawner))
 
     def start(self) -> Coroutine[Any, Any, Child]:
         """Start one child."""
@@ -117,7 +126,20 @@ class Subject:
     async def spawn_and_wait(self) -> None:
         """Start one child and wait for its end."""
         child = await self.start()
-        await finish(child, piped="stdout" in self.options)
+        await finish(child, piped=self.options.get("stdout") == subprocess.PIPE)
+
+    async def output(self, *command: str, data: bytes | None = None, stdin: int | None = None) -> bytes:
+        """Run a child, by default the command, and return its stdout; stderr is captured too."""
+        command = command or self.command
+        if self.run is not None:
+            given: dict[str, Any] = {"input": data} if stdin is None else {"stdin": stdin}
+            return cast("bytes", (await self.run(*command, **given)).stdout)
+        if stdin is None:
+            stdin = subprocess.DEVNULL if data is None else subprocess.PIPE
+        child = await self.create(*command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        stdout, _ = await child.communicate(data)
+        await finish(child)
+        return stdout or b""
 
 
 async def finish(child: Child, *, piped: bool = False) -> None:
@@ -131,12 +153,17 @@ async def finish(child: Child, *, piped: bool = False) -> None:
 
 async def repeat(subject: Subject, count: int, at_a_time: int) -> None:
     """Spawn and wait count times, at_a_time at once."""
+    await take_turns(subject.spawn_and_wait, count, at_a_time)
+
+
+async def take_turns(one: Callable[[], Awaitable[None]], count: int, at_a_time: int) -> None:
+    """Do it count times, at_a_time at once."""
     left = count
 
-    async def take_turns() -> None:
+    async def turns() -> None:
         nonlocal left
         while left > 0:
             left -= 1
-            await subject.spawn_and_wait()
+            await one()
 
-    await asyncio.gather(*[take_turns() for _ in range(at_a_time)])
+    await asyncio.gather(*[turns() for _ in range(at_a_time)])

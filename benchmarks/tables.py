@@ -7,8 +7,9 @@ from rich.table import Table
 
 from benchmarks.goals import Verdict, View, verdicts
 from benchmarks.histogram import longest, percentile
-from benchmarks.matrix import ASYNCIO, EVERYBODY, NOTHING, SUBJECTS, WORKER_RATE, Variant
-from benchmarks.peer_programs import ALL as PEERS
+from benchmarks.matrix import ASYNCIO, CAPTURING, EVERYBODY, NOTHING, SUBJECTS, WORKER_RATE, Variant
+from benchmarks.peer_programs import CAPTURING as CAPTURING_PEERS
+from benchmarks.peer_programs import SPAWNING as PEERS
 from benchmarks.pyperf_suite import median_and_spread
 from benchmarks.results import NO_PYTHON, Results, paired_ratio
 from benchmarks.scale import Scale
@@ -20,7 +21,13 @@ def show(results: Results, scale: Scale, console: Console) -> None:
     """Print all tables."""
     for subject in SUBJECTS:
         _print(console, _goals(results, scale, subject.label))
-    for table in (_rates(results), _stalls(results, scale), _lags(results), _workers(results, scale)):
+    for table in (
+        _rates(results),
+        _stalls(results, scale),
+        _lags(results),
+        _captures(results),
+        _workers(results, scale),
+    ):
         _print(console, table)
 
 
@@ -69,6 +76,42 @@ def _rates(results: Results) -> Table:
             rates = [outcome["values"]["rate"] for outcome in outcomes.values()]
             cpu = results.median("rate", label, "", python, "cpu_us") if python else None
             table.add_row(label, python, median_and_spread(rates), "" if cpu is None else f"{cpu:.1f}")
+    return table
+
+
+def _captures(results: Results) -> Table:
+    """What a captured run costs, and how fast large outputs are."""
+    title = (
+        "Captured output: runs a second and their loop CPU; GB/s, loop CPU and longest callback of large ones"
+    )
+    table = Table("", "Python", title=title, title_justify="left")
+    for heading in ("per second", "µs", "without capture"):
+        table.add_column(heading, justify="right")
+    for name in ("out of a child", "through a child"):
+        table.add_column(f"{name}, GB/s", justify="right")
+        table.add_column("ms", justify="right")
+        table.add_column("longest, ms", justify="right")
+    table.add_column("at once: RSS ÷ sum", justify="right")
+
+    def figure(group: str, label: str, condition: str, python: str, name: str, digits: int) -> str:
+        value = results.median(group, label, condition, python, name)
+        return "" if value is None else f"{value:,.{digits}f}"
+
+    for label, python in (
+        *((peer.label, NO_PYTHON) for peer in CAPTURING_PEERS),
+        *((variant.label, python) for variant in CAPTURING for python in results.pythons),
+    ):
+        row = [figure("captured", label, "", python, "rate", 0)]
+        row.append(figure("captured", label, "", python, "cpu_us", 1) if python else "")
+        row.append(figure("captured", label, "without capture", python, "rate", 0))
+        for group in ("bulk", "through"):
+            row.append(figure(group, label, "rate" if python else "", python, "gbps", 3))
+            row.append(figure(group, label, "rate", python, "cpu_ms", 1) if python else "")
+            values = results.histogram(group, label, "callbacks", python, "callbacks") if python else None
+            row.append(f"{longest(values) / 1000:,.2f}" if values else "")
+        row.append(figure("captures", label, "", python, "peak_ratio", 3))
+        if any(row):
+            table.add_row(label, python, *row)
     return table
 
 

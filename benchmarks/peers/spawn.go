@@ -1,8 +1,11 @@
 // Go's os/exec: goroutines take turns from one counter; each turn runs PROGRAM to its end, with stdin,
-// stdout and stderr inherited. Usage: spawn-go PROGRAM AT_A_TIME COUNT. Prints one line of JSON.
+// stdout and stderr inherited; or, with the word "captured" at the end, PROGRAM with that argument, with stdin
+// from /dev/null, stdout and stderr captured. Usage: spawn-go PROGRAM AT_A_TIME COUNT [captured]. Prints one
+// line of JSON.
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,9 +28,32 @@ func number(text string) int64 {
 	return value
 }
 
+func run(program string) {
+	command := exec.Command(program)
+	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if problem := command.Run(); problem != nil {
+		fail(problem)
+	}
+}
+
+func capture(program string) {
+	var stdout, stderr bytes.Buffer
+	command := exec.Command(program, "captured")
+	command.Stdout, command.Stderr = &stdout, &stderr
+	if problem := command.Run(); problem != nil {
+		fail(problem)
+	}
+	if stdout.String() != "captured\n" {
+		fail("not all of the output came")
+	}
+}
+
 func main() {
-	if len(os.Args) != 4 {
-		fail("usage: spawn-go PROGRAM AT_A_TIME COUNT")
+	one := run
+	if len(os.Args) == 5 && os.Args[4] == "captured" {
+		one = capture
+	} else if len(os.Args) != 4 {
+		fail("usage: spawn-go PROGRAM AT_A_TIME COUNT [captured]")
 	}
 	program, atATime, count := os.Args[1], number(os.Args[2]), number(os.Args[3])
 	left := count
@@ -38,11 +64,7 @@ func main() {
 		go func() {
 			defer turns.Done()
 			for atomic.AddInt64(&left, -1) >= 0 {
-				command := exec.Command(program)
-				command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
-				if problem := command.Run(); problem != nil {
-					fail(problem)
-				}
+				one(program)
 			}
 		}()
 	}

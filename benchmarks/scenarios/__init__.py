@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from benchmarks.scenarios import lag, many, rate, stall, workers
+from benchmarks.scenarios import capture, lag, many, rate, stall, workers
 from benchmarks.scenarios.run import Run
 
 ALL: dict[str, Callable[[Run], Awaitable[None]]] = {
@@ -11,6 +11,10 @@ ALL: dict[str, Callable[[Run], Awaitable[None]]] = {
     "slow": stall.slow,
     "hung": stall.hung,
     "rate": rate.rate,
+    "captured": capture.captured,
+    "bulk": capture.bulk,
+    "through": capture.through,
+    "captures": capture.captures,
     "heartbeat": lag.heartbeat,
     "tick": lag.tick,
     "beat": lag.beat,
