@@ -64,6 +64,19 @@ async def test_histograms_agree_with_spawn_info(tmp_path: pathlib.Path) -> None:
             assert true / 2 < histogram.quantile(q) < true * 2
 
 
+async def test_a_run_is_counted_once() -> None:
+    """The child of a run() is counted with the times in its result."""
+    before = aiovfork.stats()
+    infos = [(await aiovfork.run("echo", "said")).spawn_info for _ in range(3)]
+    after = aiovfork.stats()
+    for name in ("queue", "exec"):
+        histogram = added(getattr(before, f"{name}_time"), getattr(after, f"{name}_time"))
+        assert list(histogram.buckets) == cumulative([getattr(info, f"{name}_us") for info in infos])
+    assert after.spawned - before.spawned == after.exited - before.exited == 3
+    assert after.captures - before.captures == 3
+    assert after.bytes_read - before.bytes_read == 3 * len("said\n")
+
+
 def test_quantile() -> None:
     """A quantile is interpolated in its bucket; nan without times; nothing but 0 to 1 is accepted."""
     empty = tuple((bound, 0) for bound in BOUNDS)

@@ -74,6 +74,58 @@ async def test_a_shell_command_names_the_shell() -> None:
     assert events[-1].returncode == 3
 
 
+async def test_a_run_is_told_of_at_its_end() -> None:
+    """run() has one report for start and end: both events come then, with the times at which they happened."""
+    with noted() as events:
+        done = await aiovfork.run("sh", "-c", "sleep 0.05; echo said")
+    spawned, exited = events
+    assert isinstance(spawned, aiovfork.SpawnedEvent)
+    assert isinstance(exited, aiovfork.ExitedEvent)
+    assert (spawned.program, spawned.pid, spawned.spawn_info) == ("sh", done.pid, done.spawn_info)
+    assert spawned.time - spawned.submitted == pytest.approx(sum(done.spawn_info[3:]) / 1e6)
+    assert exited[:3] == spawned[:3]
+    assert (exited.pid, exited.returncode, exited.rusage) == (done.pid, 0, done.rusage)
+    assert exited.duration == exited.time - spawned.time >= 0.05
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "expected"),
+    [
+        (["sleep", "1000"], {"timeout": 0.01}, -signal.SIGTERM),
+        (["yes"], {"max_output": 1000}, -signal.SIGTERM),
+        (["sh", "-c", "exit 3"], {}, 3),
+    ],
+    ids=["timeout", "limit", "failure"],
+)
+async def test_a_run_that_does_not_end_well(
+    command: list[str], options: dict[str, Any], expected: int
+) -> None:
+    """However a run() ends, its child is told of once as spawned and once as exited."""
+    reasons = (TimeoutError, aiovfork.OutputLimitExceeded, aiovfork.ProcessFailed)
+    with noted() as events, pytest.raises(reasons):
+        await aiovfork.run(*command, **options)
+    assert [type(event).__name__ for event in events] == ["SpawnedEvent", "ExitedEvent"]
+    assert events[-1].returncode == expected
+
+
+async def test_a_run_that_does_not_start() -> None:
+    """A run() whose program is not there, or that is cancelled in exec, is a FailedEvent, as any spawn."""
+    with noted() as events:
+        with pytest.raises(FileNotFoundError):
+            await aiovfork.run("/no/such/program")
+        running = asyncio.ensure_future(aiovfork.run("true"))
+        await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert isinstance(events[0], aiovfork.FailedEvent)
+    # It may have run before it was cancelled.
+    assert [type(event) for event in events[1:]] in (
+        [aiovfork.FailedEvent],
+        [aiovfork.SpawnedEvent, aiovfork.ExitedEvent],
+    )
+
+
 async def test_failures(tmp_path: pathlib.Path) -> None:
     """A spawn that fails, is refused, is cancelled or takes too long is told of once, with step and errno."""
     with noted() as events:
