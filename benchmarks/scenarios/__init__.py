@@ -30,6 +30,6 @@ ALL: dict[str, Callable[[Run], Awaitable[None]]] = {
 CALLBACKS = frozenset({"stall", "slow", "hung", "burst"})
 READERS = frozenset({"direct"})
 # Those that also want each callback's CPU time, which tells waiting for a processor from work.
-CALLBACKS_CPU = frozenset({"burst"})
+CALLBACKS_CPU = frozenset({"burst", "bulk", "through"})
 # Those that need Dask, and hold the heap not here but in its workers.
 DASK = frozenset({"workers", "workers_slow"})
