@@ -26,6 +26,7 @@ from aiovfork._options import Command
 from aiovfork._outcome import Completed, OutputLimitExceeded, ProcessFailed, ProcessTimeout
 from aiovfork._plan import GROUP_DIES, build
 from aiovfork._ports import port_of
+from aiovfork._slow import log_if_slow, under_way
 from aiovfork._terms import Terms
 from aiovfork._text import decoded
 from aiovfork._tree import Teardown, stop
@@ -64,6 +65,7 @@ class Running:
     exit: Exited | None = None
     stopped = False
     cgroup: Cgroup | None = None
+    others: int | None = None  # in debug mode: how many spawns were under way before
     timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def __init__(
@@ -90,6 +92,8 @@ class Running:
             plan = build(command, flags=GROUP_DIES, cgroup_fd=self.cgroup.fd)
         if terms.timeout is not None and terms.timeout <= 0:
             raise ProcessTimeout(command.popen_args, terms.timeout)
+        if self.loop.get_debug():
+            self.others = under_way()
         self.ticket = self.port.submit(plan, self, self.capture.pointer)
         if terms.timeout is not None:
             self.timers = (self.loop.call_later(terms.timeout, self._wake),)
@@ -247,6 +251,8 @@ class Running:
         for timer in self.timers:
             timer.cancel()
         self.capture.free()
+        if self.others is not None and self.event is not None:
+            log_if_slow(self.loop, self.command, self.event.info(), self.others)
         if self.ticket:
             self.port.leave(self.ticket)
         if self.cgroup is not None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -127,7 +128,16 @@ def test_arguments_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "secret" not in str(records)
 
 
-async def test_a_slow_spawn_is_logged(caplog: pytest.LogCaptureFixture, tmp_path: pathlib.Path) -> None:
+async def _start_and_wait(program: str, argument: str) -> None:
+    await (await aiovfork.create_subprocess_exec(program, argument)).wait()
+
+
+@pytest.mark.parametrize("call", [_start_and_wait, aiovfork.run], ids=["create", "run"])
+async def test_a_slow_spawn_is_logged(
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: pathlib.Path,
+    call: Callable[[str, str], Coroutine[Any, Any, Any]],
+) -> None:
     """In debug mode a spawn that takes as long as a slow callback is a warning that names the cause."""
     loop = asyncio.get_running_loop()
     loop.slow_callback_duration = 0.02
@@ -135,13 +145,13 @@ async def test_a_slow_spawn_is_logged(caplog: pytest.LogCaptureFixture, tmp_path
     for debug in (False, True):
         loop.set_debug(debug)
         async with held(tmp_path) as hold:
-            spawning = asyncio.ensure_future(aiovfork.create_subprocess_exec(hold.path, "secret"))
+            running = asyncio.ensure_future(call(hold.path, "secret"))
             await hold.reached.wait()
             reached = time.monotonic()
             while time.monotonic() < reached + 0.03:  # at least: it is the longest part
                 await asyncio.sleep(0)
             hold.release()
-            await (await spawning).wait()
+            await running
         found = [record for record in caplog.records if record.getMessage().startswith("spawn of ")]
         assert len(found) == debug
         said += [(record.name, record.levelname, record.getMessage()) for record in found]
