@@ -203,10 +203,13 @@ def test_every_option_of_run_arrives_as_itself(
 
 
 def test_every_option_is_described_once() -> None:
-    """SpawnOptions describes each option, and the page says what it says."""
-    assert list(page_of_options.described()) == list(_options.Options._fields)
-    page = page_of_options.PAGE.read_text()
-    assert page_of_options.fill_in(page) == page, "run: python -m tools.options"
+    """SpawnOptions describes each option, RunOptions the others of run(), and the pages say what they say."""
+    assert list(page_of_options.described(aiovfork.SpawnOptions)) == list(_options.Options._fields)
+    of_run = [name for name in options_of_run(aiovfork.run) if name not in _options.CHILD_OPTIONS]
+    assert list(page_of_options.described(aiovfork.RunOptions)) == of_run
+    for path, (options, function) in page_of_options.PAGES.items():
+        page = path.read_text()
+        assert page_of_options.fill_in(page, options, function) == page, "run: python -m tools.options"
 
 
 def public_functions() -> dict[str, Callable[..., Any]]:
