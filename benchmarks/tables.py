@@ -25,7 +25,8 @@ def show(results: Results, scale: Scale, console: Console) -> None:
         _rates(results),
         _stalls(results, scale),
         _lags(results),
-        _captures(results),
+        _captured(results),
+        _moved(results, scale),
         _workers(results, scale),
     ):
         _print(console, table)
@@ -79,37 +80,55 @@ def _rates(results: Results) -> Table:
     return table
 
 
-def _captures(results: Results) -> Table:
-    """What a captured run costs, and how fast large outputs are."""
-    title = (
-        "Captured output: runs a second and their loop CPU; GB/s, loop CPU and longest callback of large ones"
-    )
-    table = Table("", "Python", title=title, title_justify="left")
-    for heading in ("per second", "µs", "without capture"):
+def _captured(results: Results) -> Table:
+    """What a captured run costs."""
+    title = "Captured small outputs a second, loop CPU; and without capture"
+    table = Table("16 at a time", "Python", title=title, title_justify="left")
+    for heading in ("per second", "loop CPU for each, µs", "without capture", "1 MiB at once: RSS ÷ sum"):
         table.add_column(heading, justify="right")
-    for name in ("out of a child", "through a child"):
-        table.add_column(f"{name}, GB/s", justify="right")
-        table.add_column("ms", justify="right")
-        table.add_column("longest, ms", justify="right")
-    table.add_column("at once: RSS ÷ sum", justify="right")
 
-    def figure(group: str, label: str, condition: str, python: str, name: str, digits: int) -> str:
-        value = results.median(group, label, condition, python, name)
-        return "" if value is None else f"{value:,.{digits}f}"
+    def cells(label: str, python: str) -> Iterable[str]:
+        yield _median(results, "captured", label, "", python, "rate", 0)
+        yield _median(results, "captured", label, "", python, "cpu_us", 1) if python else ""
+        yield _median(results, "captured", label, "without capture", python, "rate", 0)
+        yield _median(results, "captures", label, "", python, "peak_ratio", 3)
 
+    return _fill_captures(table, results, cells)
+
+
+def _moved(results: Results, scale: Scale) -> Table:
+    """How fast large outputs are, and what they do to the loop."""
+    title = "Large outputs: GB/s, loop CPU; longest callback, and p99 of a 1 ms tick"
+    table = Table("", "Python", title=title, title_justify="left")
+    for name in (f"{scale.bulk_mb} MiB out of a child", f"{scale.through_mb} MiB through cat"):
+        for heading in (f"{name}, GB/s", "CPU, ms", "callback, ms", "tick, µs"):
+            table.add_column(heading, justify="right")
+
+    def cells(label: str, python: str) -> Iterable[str]:
+        for group in ("bulk", "through"):
+            yield _median(results, group, label, "rate" if python else "", python, "gbps", 3)
+            yield _median(results, group, label, "rate", python, "cpu_ms", 1) if python else ""
+            callbacks = results.histogram(group, label, "callbacks", python, "callbacks") if python else None
+            yield f"{longest(callbacks) / 1000:,.2f}" if callbacks else ""
+            lag = results.histogram(group, label, "lag", python, "lag") if python else None
+            yield f"{percentile(lag, 99):,.0f}" if lag else ""
+
+    return _fill_captures(table, results, cells)
+
+
+def _median(
+    results: Results, group: str, label: str, condition: str, python: str, name: str, digits: int
+) -> str:
+    value = results.median(group, label, condition, python, name)
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _fill_captures(table: Table, results: Results, cells: Callable[[str, str], Iterable[str]]) -> Table:
     for label, python in (
         *((peer.label, NO_PYTHON) for peer in CAPTURING_PEERS),
         *((variant.label, python) for variant in CAPTURING for python in results.pythons),
     ):
-        row = [figure("captured", label, "", python, "rate", 0)]
-        row.append(figure("captured", label, "", python, "cpu_us", 1) if python else "")
-        row.append(figure("captured", label, "without capture", python, "rate", 0))
-        for group in ("bulk", "through"):
-            row.append(figure(group, label, "rate" if python else "", python, "gbps", 3))
-            row.append(figure(group, label, "rate", python, "cpu_ms", 1) if python else "")
-            values = results.histogram(group, label, "callbacks", python, "callbacks") if python else None
-            row.append(f"{longest(values) / 1000:,.2f}" if values else "")
-        row.append(figure("captures", label, "", python, "peak_ratio", 3))
+        row = list(cells(label, python))
         if any(row):
             table.add_row(label, python, *row)
     return table

@@ -46,45 +46,53 @@ async def through(run: Run) -> None:
     await _move(run, size, lambda: _through(run, data))
 
 
-async def _output(run: Run, size: int) -> None:
+async def _output(run: Run, size: int) -> bytes:
     output = await run.subject.output("head", "-c", str(size), "/dev/zero")
     if type(output) is not bytes or len(output) != size:
         raise RuntimeError("not all of the output came")
+    return output
 
 
-async def _through(run: Run, data: bytes) -> None:
+async def _through(run: Run, data: bytes) -> bytes:
+    output = await run.subject.output("cat", data=data)
     # To compare them would cost the loop's CPU time.
-    if len(await run.subject.output("cat", data=data)) != len(data):
+    if len(output) != len(data):
         raise RuntimeError("not all of the output came")
+    return output
 
 
-async def _move(run: Run, size: int, one: Callable[[], Awaitable[None]]) -> None:
+async def _move(run: Run, size: int, one: Callable[[], Awaitable[bytes]]) -> None:
     """Do it once, on a loop that has captured something before, and look at one thing.
 
     At the rate and the loop's CPU time; at the longest callback; or at the lag, with ticks. Each by itself,
-    since the watching costs CPU time of the loop's.
+    since the watching costs CPU time of the loop's. The output is kept until then: to give back so much
+    memory is no matter of the capture.
     """
-    await run.subject.output("true")
+    await run.subject.output("head", "-c", str(_MB), "/dev/zero")
+    gc.collect()
     if run.settings.view == "lag":
         late: list[int] = []
         with ticks(_INTERVAL_NS, late):
             await asyncio.sleep(run.settings.seconds)
             run.record("idle", late)
             late.clear()
-            await one()
+            output = await one()
             run.record("lag", late)
+        del output
         return
-    gc.collect()
+    await asyncio.sleep(0)  # so that what is measured has callbacks of its own
     run.times.clear()
     clocks = Clocks()
-    await one()
+    output = await one()
     wall, cpu = clocks.wall, clocks.cpu
+    await asyncio.sleep(0)
     if run.settings.view == "callbacks":
         run.record("callbacks", run.times.wall)
         run.record("callbacks' cpu", run.times.cpu)
-        return
-    run.values["gbps"] = size / wall / 1e9
-    run.values["cpu_ms"] = cpu * 1e3
+    else:
+        run.values["gbps"] = size / wall / 1e9
+        run.values["cpu_ms"] = cpu * 1e3
+    del output
 
 
 async def captures(run: Run) -> None:
