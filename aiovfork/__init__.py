@@ -27,6 +27,7 @@ from aiovfork._run import run, run_shell
 from aiovfork._stats import Histogram, Stats, stats
 from aiovfork._terms import RunOptions
 from aiovfork._transport import SubprocessTransport
+from aiovfork._tree import Teardown
 
 __all__ = [
     "DEVNULL",
@@ -53,6 +54,7 @@ __all__ = [
     "SubprocessLoopMixin",
     "SubprocessTransport",
     "Subscription",
+    "Teardown",
     "create_subprocess_exec",
     "create_subprocess_shell",
     "install",

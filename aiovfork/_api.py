@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterable
 from typing import Final, Literal, SupportsFloat, TypeVar
 
 from aiovfork import _plan
+from aiovfork._cgroup import Cgroup
+from aiovfork._cgroup import own_cgroup as own_cgroup_of
 from aiovfork._compat import StreamProtocol, logger
 from aiovfork._options import Command, Env, Options, Stdio, StrOrBytesPath, checked
 from aiovfork._ports import port_of
 from aiovfork._process import Process
 from aiovfork._slow import log_if_slow, under_way
 from aiovfork._transport import SubprocessTransport
+from aiovfork._tree import Ending, OnCancel, Teardown, ending
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.SubprocessProtocol)
 
@@ -55,6 +58,9 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
     errors: None = None,
     universal_newlines: Literal[False] = False,
     bufsize: Literal[0] = 0,
+    teardown: Teardown | None = None,
+    on_cancel: OnCancel | None = None,
+    own_cgroup: bool = False,
 ) -> Process:
     """Start a program without stopping the loop. A drop-in for asyncio.create_subprocess_exec.
 
@@ -65,6 +71,13 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
         stdout: As stdin.
         stderr: As stdin, or STDOUT.
         limit: Bytes that the StreamReader of stdout and stderr buffers (twice that at most).
+        teardown: How `async with process:` ends the child and its descendants; None: it kills the child at
+            once. With tree="group" the child leads a group of its own, unless start_new_session gives it one.
+        on_cancel: What a cancelled communicate(), and a cancelled `async with process:`, does with the child
+            and its descendants: "kill" at once, "stop" as teardown says, or "detach": leave them alone for
+            good. None: communicate() leaves the child as it is, `async with` ends as ever.
+        own_cgroup: Whether the child gets a cgroup (v2) of its own, for tree="cgroup": whoever descends from
+            it is in there. It ends with the Process.
 
     The other keywords are described at SpawnOptions, and in the reference.
 
@@ -106,7 +119,8 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
         ),
         in_shell=False,
     )
-    return await _create(Command((program, *args), stdin, stdout, stderr, options), limit)
+    said, options = ending(teardown, on_cancel, own_cgroup, options)
+    return await _create(Command((program, *args), stdin, stdout, stderr, options), limit, said)
 
 
 async def create_subprocess_shell(
@@ -139,6 +153,9 @@ async def create_subprocess_shell(
     errors: None = None,
     universal_newlines: Literal[False] = False,
     bufsize: Literal[0] = 0,
+    teardown: Teardown | None = None,
+    on_cancel: OnCancel | None = None,
+    own_cgroup: bool = False,
 ) -> Process:
     """Run a command with /bin/sh -c. A drop-in for asyncio.create_subprocess_shell.
 
@@ -173,7 +190,8 @@ async def create_subprocess_shell(
         ),
         in_shell=True,
     )
-    return await _create(shell_command(cmd, stdin, stdout, stderr, options), limit)
+    said, options = ending(teardown, on_cancel, own_cgroup, options)
+    return await _create(shell_command(cmd, stdin, stdout, stderr, options), limit, said)
 
 
 async def subprocess_exec(
@@ -324,19 +342,33 @@ async def spawn(
     return await _start(loop, protocol, command), protocol
 
 
-async def _create(command: Command, limit: int) -> Process:
+async def _create(command: Command, limit: int, said: Ending) -> Process:
     loop = asyncio.get_running_loop()
     protocol = StreamProtocol(limit=limit, loop=loop)
-    transport = await _start(loop, protocol, command)
-    return Process(transport, protocol, loop)
+    cgroup = await own_cgroup_of(command) if said.own_cgroup else None
+    try:
+        transport = await _start(loop, protocol, command, said.plan_flags, cgroup)
+    except BaseException:
+        if cgroup is not None:
+            cgroup.end_soon()
+        raise
+    finally:
+        if cgroup is not None:
+            cgroup.close_fd()
+    return Process(transport, protocol, loop, said)
 
 
 async def _start(
-    loop: asyncio.AbstractEventLoop, protocol: asyncio.SubprocessProtocol, command: Command
+    loop: asyncio.AbstractEventLoop,
+    protocol: asyncio.SubprocessProtocol,
+    command: Command,
+    flags: int = 0,
+    cgroup: Cgroup | None = None,
 ) -> SubprocessTransport:
-    plan = _plan.build(command)
+    plan = _plan.build(command, flags=flags, cgroup_fd=-1 if cgroup is None else cgroup.fd)
     sys.audit("subprocess.Popen", command.program, list(command.args), command.cwd, command.options.env)
     transport = SubprocessTransport(loop, port_of(loop), protocol, command)
+    transport.cgroup = cgroup
     if not loop.get_debug():
         await transport.start(plan)
         return transport

@@ -170,7 +170,7 @@ def _directories(path: str) -> list[str]:
 
 def _pids(path: str) -> Iterator[int]:
     for directory in _directories(path):
-        with contextlib.suppress(FileNotFoundError, OSError):
+        with contextlib.suppress(OSError):  # removed meanwhile
             yield from map(int, _lines(os.path.join(directory, "cgroup.procs")))
 
 
@@ -205,11 +205,11 @@ def _signal_member(path: str, pid: int, signal: int) -> bool:
     except ProcessLookupError:
         return False
     try:
-        own = next(line[3:] for line in _lines(f"/proc/{pid}/cgroup") if line.startswith("0::"))
+        own = _lines(f"/proc/{pid}/cgroup")[-1]  # "0::" and the path comes last
         if os.path.basename(path) not in own.split("/"):
             return False
         signals.pidfd_send_signal(pidfd, signal)
-    except (ProcessLookupError, FileNotFoundError, StopIteration):
+    except (ProcessLookupError, FileNotFoundError):
         return False
     finally:
         os.close(pidfd)
@@ -219,7 +219,7 @@ def _signal_member(path: str, pid: int, signal: int) -> bool:
 def _is_populated(path: str) -> bool:
     try:
         return "populated 1" in _lines(os.path.join(path, "cgroup.events"))
-    except FileNotFoundError:
+    except OSError:  # ENOENT, or ENODEV in the midst of its removal
         return False
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import Any, Final, Self
 
 from aiovfork._compat import AsyncioProcess, StreamProtocol, logger
 from aiovfork._errors import signal_name
 from aiovfork._events import SpawnInfo
+from aiovfork._members import Tree
 from aiovfork._transport import SubprocessTransport
+from aiovfork._tree import NOTHING_SAID, Ending, Teardown, TransportChild, kill, stop
 
 # Bytes to take from a StreamReader at once: more than its buffer usually holds.
 _CHUNK: Final = 2**20
@@ -34,8 +36,10 @@ class Process(AsyncioProcess):
         transport: SubprocessTransport,
         protocol: StreamProtocol,
         loop: asyncio.AbstractEventLoop,
+        ending: Ending = NOTHING_SAID,
     ) -> None:
         super().__init__(transport, protocol, loop)
+        self._ending = ending
         self._output: dict[int, list[bytes]] = {}
         self._input_taken = False
 
@@ -85,10 +89,14 @@ class Process(AsyncioProcess):
             raise TypeError(f"input must be bytes, bytearray or memoryview, not {type(input).__name__}")
         stdout: Any
         stderr: Any
-        _, stdout, stderr = await asyncio.gather(
-            self._write_input(input), self._read_all(1, self.stdout), self._read_all(2, self.stderr)
-        )
-        await self.wait()
+        try:
+            _, stdout, stderr = await asyncio.gather(
+                self._write_input(input), self._read_all(1, self.stdout), self._read_all(2, self.stderr)
+            )
+            await self.wait()
+        except asyncio.CancelledError:
+            await self._end_cancelled()
+            raise
         self._output.clear()
         return stdout, stderr
 
@@ -142,7 +150,63 @@ class Process(AsyncioProcess):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Kill the child if it still runs, reap it, close its pipes."""
-        self._transport.close()
+        """End the child if it still runs, as `teardown` and `on_cancel` say; reap it, close its pipes.
+
+        Where nothing was said at its creation, it is killed.
+        """
+        try:
+            if exc_type is asyncio.CancelledError and self._ending.on_cancel is not None:
+                await self._end_cancelled()
+            elif exc_type is not GeneratorExit and self._ending.teardown is not None:
+                await stop(self._child, self._ending.teardown)
+        finally:
+            self._transport.close()
+            self._transport.let_go_of_tree()
         if exc_type is not GeneratorExit:  # the task was destroyed: no loop is there to wait in
             await self.wait()
+
+    async def stop(
+        self, *signals: int, patience: float | None = None, tree: Tree | EllipsisType | None = ...
+    ) -> int:
+        """End the child and its descendants: politely, then by force. Idempotent.
+
+        Each signal is sent in turn, followed by SIGCONT, so that a stopped process hears it; after the last
+        one's patience SIGKILL follows by itself. What is left out is as the child's `teardown` says, or else
+        SIGTERM, 5 seconds, and the group that the child leads (its cgroup with `own_cgroup`). Works after the
+        child's own exit too, for descendants that it has left behind.
+
+        Args:
+            signals: The signals to try. To kill at once, give SIGKILL.
+            patience: Seconds that each of them is given.
+            tree: "group" or "session": that which the child leads; a child that leads none is ended alone.
+                "cgroup": its own cgroup. None: the child alone.
+
+        Returns:
+            The exit status, as wait() does, once the child was reaped and nobody in the tree is alive.
+            Zombies are not alive. A descendant that may not be signalled (sudo) does not count.
+
+        Raises:
+            ValueError: A wrong value, or a tree that the child does not have.
+            PermissionError: The child, or every member of its tree, has other credentials.
+
+        Cancellation: SIGKILL to all at once; CancelledError propagates when the child was reaped.
+        """
+        default = self._ending.default
+        teardown = Teardown(
+            signals=signals or default.signals,
+            patience=default.patience if patience is None else patience,
+            tree=default.tree if isinstance(tree, EllipsisType) else tree,
+        )
+        await stop(self._child, teardown)
+        return await self.wait()
+
+    @property
+    def _child(self) -> TransportChild:
+        return TransportChild(self._transport, self.wait)
+
+    async def _end_cancelled(self) -> None:
+        """Do what on_cancel says."""
+        if self._ending.on_cancel == "stop":
+            await stop(self._child, self._ending.default)
+        elif self._ending.on_cancel == "kill":
+            await kill(self._child, self._ending.default.tree)

@@ -327,7 +327,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def close(self) -> None:
         """Kill the child if it still runs, and close its pipes. Idempotent; the exit is still reported."""
-        self._let_go_of_tree()
+        if self._exited is None or type(self._protocol) is not StreamProtocol:
+            self.let_go_of_tree()
         state = self._state
         if state not in OPEN:
             return
@@ -344,8 +345,11 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if state in ALIVE:
             self._port.dispose(self._ticket)
 
-    def _let_go_of_tree(self) -> None:
-        """Give back what is held of a child's group and cgroup; what dies with the child is killed."""
+    def let_go_of_tree(self) -> None:
+        """Give back what is held of a child's group and cgroup; what dies with the child is killed.
+
+        close() does it, but not the one of a Process that asyncio calls after the exit by itself.
+        """
         if self._exited is not None and self._exited.group_lives:
             self._port.dispose(self._ticket)
         if self.cgroup is not None:
@@ -437,7 +441,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
 
     def __del__(self) -> None:
         """Kill and reap a child that nobody can wait for any more. Never touches the loop."""
-        self._let_go_of_tree()
+        self.let_go_of_tree()
         if self._state in OVER:
             return
         if self._state in OPEN:

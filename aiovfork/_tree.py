@@ -15,11 +15,15 @@ import math
 import operator
 import signal as signals
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, SupportsFloat
+from typing import Final, Literal, NamedTuple, SupportsFloat, TypeAlias
 
 from aiovfork._cgroup import Cgroup
 from aiovfork._members import Members, Stoppable, Tree, members_of
+from aiovfork._options import Options
+from aiovfork._plan import GROUP_DIES, PIN
 from aiovfork._transport import SubprocessTransport
+
+OnCancel: TypeAlias = Literal["kill", "stop", "detach"]
 
 _TREES: Final = ("group", "session", "cgroup", None)
 # How long a call that has been cancelled waits for descendants that were killed, and do not die (state D).
@@ -65,6 +69,80 @@ def _seconds(value: SupportsFloat) -> float:
     if not 0 <= seconds < math.inf:
         raise ValueError(f"patience must be finite and not negative, not {value!r}")
     return seconds
+
+
+class Ending(NamedTuple):
+    """What was said at a child's creation about its end.
+
+    Attributes:
+        teardown: What `async with` does at its end; None kills the child at once.
+        on_cancel: What a cancelled communicate() or `async with` does; None: nothing, and as at any end.
+        own_cgroup: Whether the child has a cgroup of its own.
+    """
+
+    teardown: Teardown | None = None
+    on_cancel: OnCancel | None = None
+    own_cgroup: bool = False
+
+    @property
+    def default(self) -> Teardown:
+        """What stop() does if nothing else is said."""
+        if self.teardown is not None:
+            return self.teardown
+        return _CGROUP if self.own_cgroup else _GROUP
+
+    @property
+    def plan_flags(self) -> int:
+        """What the plan says of the child's group."""
+        if self.teardown is None and self.on_cancel not in _ENDS:
+            return 0
+        tree = self.default.tree
+        return (GROUP_DIES if tree is not None else 0) | (PIN if tree == "session" else 0)
+
+
+NOTHING_SAID: Final = Ending()
+_GROUP: Final = Teardown()
+_CGROUP: Final = Teardown(tree="cgroup")
+_ENDS: Final = ("kill", "stop")
+_ON_CANCEL: Final = (None, *_ENDS, "detach")
+
+
+def ending(
+    teardown: Teardown | None, on_cancel: OnCancel | None, own_cgroup: bool, options: Options
+) -> tuple[Ending, Options]:
+    """Return what was said about the end, and the options that this needs.
+
+    A child whose group is to end with it leads one.
+
+    Raises:
+        TypeError: teardown is no Teardown.
+        ValueError: A wrong value, or a tree that the child cannot have.
+    """
+    if teardown is not None and not isinstance(teardown, Teardown):
+        raise TypeError(f"teardown must be a Teardown or None, not {type(teardown).__name__}")
+    if on_cancel not in _ON_CANCEL:
+        raise ValueError(f"on_cancel must be None, 'kill', 'stop' or 'detach', not {on_cancel!r}")
+    if teardown is None and on_cancel is None and not own_cgroup:
+        return NOTHING_SAID, options
+    said = Ending(teardown, on_cancel, bool(own_cgroup))
+    if teardown is not None or on_cancel in _ENDS:
+        tree = said.default.tree
+        check_tree(tree, said.own_cgroup, options)
+        if tree == "group" and options.process_group is None and not options.start_new_session:
+            options = options._replace(process_group=0)
+    return said, options
+
+
+def check_tree(tree: Tree | None, own_cgroup: bool, options: Options) -> None:
+    """Refuse a tree that a child of these options does not have.
+
+    Raises:
+        ValueError: It would need another option.
+    """
+    if tree == "cgroup" and not own_cgroup:
+        raise ValueError("tree='cgroup' needs own_cgroup=True")
+    if tree == "session" and not options.start_new_session:
+        raise ValueError("tree='session' needs start_new_session=True")
 
 
 class TransportChild:

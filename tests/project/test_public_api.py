@@ -37,6 +37,7 @@ DOCUMENTED = {
     "SubprocessLoopMixin",
     "SubprocessTransport",
     "Subscription",
+    "Teardown",
     "create_subprocess_exec",
     "create_subprocess_shell",
     "install",

@@ -50,6 +50,7 @@ def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters of a function that are options."""
     parameters = inspect.signature(function).parameters
     others = {"self", "protocol_factory", "program", "cmd", "args", "stdin", "stdout", "stderr", "limit"}
+    others |= {"teardown", "on_cancel", "own_cgroup"}  # of what returns a Process
     return {name: parameter for name, parameter in parameters.items() if name not in others}
 
 
