@@ -65,6 +65,7 @@ async def request() -> None:
     """Start a few children."""
     for command in (["true"], ["false"]):
         await (await aiovfork.create_subprocess_exec(*command)).wait()
+    await aiovfork.run("sleep", "0.1")
     try:
         await aiovfork.create_subprocess_exec("/no/such/program")
     except FileNotFoundError as error:

@@ -22,9 +22,9 @@ class SpawnMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return all metrics, of one moment."""
         stats = aiovfork.stats()
-        for name in ("spawned", "failed", "exited", "abandoned", "stolen"):
+        for name in ("spawned", "failed", "exited", "abandoned", "captures", "bytes_read", "bytes_written"):
             yield CounterMetricFamily(f"aiovfork_{name}", f"Stats.{name}", getattr(stats, name))
-        for name in ("in_flight", "queued", "alive"):
+        for name in ("in_flight", "queued", "alive", "capturing"):
             yield GaugeMetricFamily(f"aiovfork_{name}", f"Stats.{name}", getattr(stats, name))
         for name in ("queue_time", "exec_time"):
             times: aiovfork.Histogram = getattr(stats, name)
@@ -47,6 +47,7 @@ async def work() -> None:
     """Start a few children."""
     for command in (["true"], ["true"], ["false"]):
         await (await aiovfork.create_subprocess_exec(*command)).wait()
+    await aiovfork.run("echo", "said")
     try:
         await aiovfork.create_subprocess_exec("/no/such/program")
     except FileNotFoundError as error:

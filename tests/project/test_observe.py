@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +45,24 @@ def value_of(metrics: dict[str, Metric], family: str, sample: str, **labels: str
 def test_prometheus() -> None:
     """A scrape over HTTP, read by Prometheus' own parser, has the counters, the programs and full histograms."""
     metrics = {family.name: family for family in text_string_to_metric_families(said_by("with_prometheus"))}
-    for name, expected in {"spawned": 3, "failed": 1, "exited": 3, "abandoned": 0, "stolen": 0}.items():
+    counters = {"spawned": 4, "failed": 1, "exited": 4, "abandoned": 0}
+    counters |= {"captures": 1, "bytes_read": len("said\n"), "bytes_written": 0}
+    for name, expected in counters.items():
         assert value_of(metrics, f"aiovfork_{name}", f"aiovfork_{name}_total") == expected
         assert metrics[f"aiovfork_{name}"].type == "counter"
-    for name in ("in_flight", "queued", "alive"):
+    for name in ("in_flight", "queued", "alive", "capturing"):
         assert value_of(metrics, f"aiovfork_{name}", f"aiovfork_{name}") == 0
     for name in ("aiovfork_queue_time_seconds", "aiovfork_exec_time_seconds"):
         assert metrics[name].type == "histogram"
-        assert value_of(metrics, name, f"{name}_count") == 3
-        assert value_of(metrics, name, f"{name}_bucket", le="+Inf") == 3
-        assert 0 < value_of(metrics, name, f"{name}_sum") < 3 * 68.7
+        assert value_of(metrics, name, f"{name}_count") == 4
+        assert value_of(metrics, name, f"{name}_bucket", le="+Inf") == 4
+        assert 0 < value_of(metrics, name, f"{name}_sum") < 4 * 68.7
         buckets = [
             (float(s.labels["le"]), s.value) for s in metrics[name].samples if s.name == f"{name}_bucket"
         ]
         assert len(buckets) == 28
         assert buckets == sorted(buckets)
-    for program, code, count in (("true", "0", 2), ("false", "1", 1)):
+    for program, code, count in (("true", "0", 2), ("false", "1", 1), ("echo", "0", 1)):
         labels = {"program": program, "returncode": code}
         assert value_of(metrics, "child_exits", "child_exits_total", **labels) == count
         assert value_of(metrics, "child_cpu_seconds", "child_cpu_seconds_total", program=program) > 0
@@ -80,22 +83,29 @@ def test_opentelemetry() -> None:
     """Each child is a finished span below the caller's; the metrics hold a point for each program."""
     complaint, _, rest = said_by("with_opentelemetry").partition("\n")
     assert "No such file" in complaint
-    true, false, absent, request, metrics = documents(rest)
-    for span, name in ((true, "true"), (false, "false"), (absent, "program")):
+    true, false, sleep, absent, request, metrics = documents(rest)
+    for span, name in ((true, "true"), (false, "false"), (sleep, "sleep"), (absent, "program")):
         assert span["name"] == span["attributes"]["process.executable.name"] == name
         assert span["parent_id"] == request["context"]["span_id"]
         assert span["context"]["trace_id"] == request["context"]["trace_id"]
         assert request["start_time"] <= span["start_time"] <= span["end_time"] <= request["end_time"]
     assert [span["status"]["status_code"] for span in (true, false, absent)] == ["UNSET", "ERROR", "ERROR"]
     assert absent["status"]["description"] == "step exec: No such file or directory"
-    for span, code in ((true, 0), (false, 1)):
+    for span, code in ((true, 0), (false, 1), (sleep, 0)):
         assert span["attributes"]["process.exit.code"] == code
         (ran,) = span["events"]
         assert span["start_time"] < ran["timestamp"] < span["end_time"]
+    # Of a run() both events come at its end: the span lasts as long as the child did all the same.
+    ran = datetime.fromisoformat(sleep["events"][0]["timestamp"])
+    assert (datetime.fromisoformat(sleep["end_time"]) - ran).total_seconds() >= 0.1
     (resource,) = metrics["resource_metrics"]
     (scope,) = resource["scope_metrics"]
     points = {metric["name"]: metric["data"]["data_points"] for metric in scope["metrics"]}
     assert [point["value"] for point in points["child.alive"]] == [0]
     for name in ("child.spawn.duration", "child.run.duration"):
-        assert [point["count"] for point in points[name]] == [1, 1]
-        assert [point["attributes"]["process.executable.name"] for point in points[name]] == ["true", "false"]
+        assert [point["count"] for point in points[name]] == [1, 1, 1]
+        assert [point["attributes"]["process.executable.name"] for point in points[name]] == [
+            "true",
+            "false",
+            "sleep",
+        ]
