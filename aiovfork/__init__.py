@@ -10,6 +10,8 @@ from aiovfork._api import create_subprocess_exec, create_subprocess_shell, subpr
 from aiovfork._binding import park_workers
 from aiovfork._errors import SpawnError
 from aiovfork._events import SpawnInfo
+from aiovfork._line_reader import Lines
+from aiovfork._lines import lines
 from aiovfork._loops import (
     EventLoop,
     Installation,
@@ -22,8 +24,11 @@ from aiovfork._many import RunCommand, run_many
 from aiovfork._observe import Event, ExitedEvent, FailedEvent, SpawnedEvent, Subscription, on_event
 from aiovfork._options import SpawnOptions
 from aiovfork._outcome import Completed, OutputLimitExceeded, ProcessFailed, ProcessTimeout
+from aiovfork._pipeline import pipeline
+from aiovfork._pipeline_outcome import PipelineFailed, PipelineResult
 from aiovfork._process import Process
 from aiovfork._run import run, run_shell
+from aiovfork._splitting import LineTooLong
 from aiovfork._stats import Histogram, Stats, stats
 from aiovfork._terms import RunOptions
 from aiovfork._transport import SubprocessTransport
@@ -40,7 +45,11 @@ __all__ = [
     "FailedEvent",
     "Histogram",
     "Installation",
+    "LineTooLong",
+    "Lines",
     "OutputLimitExceeded",
+    "PipelineFailed",
+    "PipelineResult",
     "Process",
     "ProcessFailed",
     "ProcessTimeout",
@@ -58,10 +67,12 @@ __all__ = [
     "create_subprocess_exec",
     "create_subprocess_shell",
     "install",
+    "lines",
     "new_event_loop",
     "new_uvloop_event_loop",
     "on_event",
     "park_workers",
+    "pipeline",
     "run",
     "run_many",
     "run_shell",

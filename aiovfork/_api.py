@@ -344,7 +344,13 @@ async def spawn(
 
 async def _create(command: Command, limit: int, said: Ending) -> Process:
     loop = asyncio.get_running_loop()
-    protocol = StreamProtocol(limit=limit, loop=loop)
+    return await process_of(loop, StreamProtocol(limit=limit, loop=loop), command, said)
+
+
+async def process_of(
+    loop: asyncio.AbstractEventLoop, protocol: StreamProtocol, command: Command, said: Ending
+) -> Process:
+    """Start a child for a StreamProtocol, or what derives from it, with what was said of its end."""
     cgroup = await own_cgroup_of(command) if said.own_cgroup else None
     try:
         transport = await _start(loop, protocol, command, said.plan_flags, cgroup)

@@ -425,6 +425,12 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         assert self._spawned is not None
         return self._spawned.info()
 
+    def records(self) -> tuple[Spawned, Exited]:
+        """Return the port's records of the start and the exit, which both have been."""
+        assert self._spawned is not None
+        assert self._exited is not None
+        return self._spawned, self._exited
+
     @property
     def program(self) -> StrOrBytesPath:
         """What was executed, as it was given; of a shell command, the shell."""

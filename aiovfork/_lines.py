@@ -1,0 +1,219 @@
+"""lines(): what a program writes, line by line, while it runs.
+
+Layer: above the transport, the teardown and the outcome. Thread: that of a running loop.
+"""
+
+from __future__ import annotations
+
+import signal
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Iterable
+from typing import Any, Final, Literal, SupportsFloat, TypeAlias, TypedDict, Unpack, overload
+
+from aiovfork._capture import Input
+from aiovfork._line_reader import Lines
+from aiovfork._members import Tree
+from aiovfork._options import Command, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._splitting import Form, Newlines, OnLong
+from aiovfork._terms import agreed, stdin_of
+
+Stream: TypeAlias = Literal["stdout", "stderr"]
+
+_MAX_LINE: Final = 2**26
+
+
+class _LinesOptions(TypedDict, total=False):
+    """What lines() takes beside source and encoding: for the overloads, which are about those."""
+
+    errors: str
+    newlines: Newlines
+    max_line: int | None
+    on_long: OnLong
+    input: Input | str | None
+    check: bool
+    timeout: SupportsFloat | None
+    drain_timeout: SupportsFloat | None
+    stop_signal: int
+    patience: SupportsFloat
+    tree: Tree | None
+    stdin: Stdio
+    stdout: Stdio
+    stderr: Stdio
+    executable: StrOrBytesPath | None
+    cwd: StrOrBytesPath | None
+    env: Env | None
+    close_fds: bool
+    pass_fds: Iterable[int]
+    start_new_session: bool
+    process_group: int | None
+    umask: int
+    restore_signals: bool
+    pipesize: int
+    spawn_timeout: SupportsFloat | None
+
+
+@overload
+def lines(
+    program: StrOrBytesPath,
+    *args: StrOrBytesPath,
+    source: Literal["stdout", "stderr"] = ...,
+    encoding: str = ...,
+    **options: Unpack[_LinesOptions],
+) -> Lines[str]: ...
+@overload
+def lines(
+    program: StrOrBytesPath,
+    *args: StrOrBytesPath,
+    source: Literal["stdout", "stderr"] = ...,
+    encoding: None,
+    **options: Unpack[_LinesOptions],
+) -> Lines[bytes]: ...
+@overload
+def lines(
+    program: StrOrBytesPath,
+    *args: StrOrBytesPath,
+    source: Literal["both"],
+    encoding: str = ...,
+    **options: Unpack[_LinesOptions],
+) -> Lines[tuple[Stream, str]]: ...
+@overload
+def lines(
+    program: StrOrBytesPath,
+    *args: StrOrBytesPath,
+    source: Literal["both"],
+    encoding: None,
+    **options: Unpack[_LinesOptions],
+) -> Lines[tuple[Stream, bytes]]: ...
+def lines(  # noqa: D417  # the options of a spawn are described once, at SpawnOptions
+    program: StrOrBytesPath,
+    *args: StrOrBytesPath,
+    source: Literal["stdout", "stderr", "both"] = "stdout",
+    encoding: str | None = "utf-8",
+    errors: str = "replace",
+    newlines: Newlines = "\n",
+    max_line: int | None = _MAX_LINE,
+    on_long: OnLong = "raise",
+    input: Input | str | None = None,  # noqa: A002  # subprocess's name
+    check: bool = True,
+    timeout: SupportsFloat | None = None,
+    drain_timeout: SupportsFloat | None = 0.5,
+    stop_signal: int = signal.SIGTERM,
+    patience: SupportsFloat = 5.0,
+    tree: Tree | None = "group",
+    stdin: Stdio = DEVNULL,
+    stdout: Stdio = PIPE,
+    stderr: Stdio = PIPE,
+    executable: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | None = None,
+    env: Env | None = None,
+    close_fds: bool = True,
+    pass_fds: Iterable[int] = (),
+    start_new_session: bool = False,
+    process_group: int | None = 0,
+    umask: int = -1,
+    restore_signals: bool = True,
+    pipesize: int = -1,
+    spawn_timeout: SupportsFloat | None = None,
+) -> Lines[Any]:
+    r"""Run a program and get what it writes, line by line, while it runs.
+
+    >>> async with aiovfork.lines("git", "log", "--oneline") as output:
+    ...     async for line in output:
+    ...         print(line)
+
+    A line comes without its end. It may be as long as max_line says: there is no limit of 64 KiB. While
+    nobody asks for lines, reading pauses, and the program waits when its pipe is full. A stream that is not
+    asked for is read and thrown away, but for its end, which an error shows.
+
+    A block that has read all lines waits for the exit at its end. A block that is left early, by break,
+    return, an exception or a cancellation, ends the program and its group: stop_signal, and SIGKILL patience
+    seconds later. A second cancellation kills at once.
+
+    Args:
+        program: The program; looked up in the PATH of env if it has no slash.
+        args: Its arguments, from argv[1] on.
+        source: "stdout", "stderr"; or "both": pairs of the stream's name and the line, in the order in which
+            they were read. Two streams are two pipes: what was written at nearly the same time may come the
+            other way round.
+        encoding: Of the lines, which are str; None: they are bytes.
+        errors: What becomes of bytes that are no text: a name that bytes.decode takes.
+        newlines: "\n" ends a line; or "any": "\n", "\r" and "\r\n" do, as for progress bars.
+        max_line: The longest line, in characters, or in bytes with encoding=None. None: any length.
+        on_long: A line that is longer: "raise" LineTooLong, or "truncate" it.
+        input: What the program reads from stdin; a str is encoded with encoding. None: stdin is at its end.
+        check: Whether a return code other than 0 raises ProcessFailed, if all lines were read.
+        timeout: Seconds from the start to the exit; then the program and its group are ended: ProcessTimeout.
+        drain_timeout: Seconds of silence, after the exit, while a descendant keeps a pipe open; then reading
+            ends. None: it ends when the last descendant has closed it.
+        stop_signal: What asks the program to end.
+        patience: Seconds from stop_signal to SIGKILL.
+        tree: What is ended with the program: "group", "session", "cgroup", or None, the program alone.
+        stdin: Without input: DEVNULL, PIPE (write to `output.stdin`), None (the caller's own), a descriptor
+            or an object with fileno().
+        stdout: PIPE, which source="stdout" needs. With "stderr" also DEVNULL, None (the caller's own), a
+            descriptor or an object with fileno().
+        stderr: As stdout, the other way round; or STDOUT.
+
+    The other keywords are described at SpawnOptions. process_group=0: the program leads a group of its own,
+    and a Ctrl-C at the terminal does not reach it; None: it stays in the caller's group, and is ended alone.
+
+    Returns:
+        What `async with` starts: an iterator of lines with `process`, `pid`, `returncode`, `stdin` and
+        `stderr_tail`.
+
+    Raises:
+        ValueError: An option has a wrong value.
+        TypeError: An argument has a wrong type.
+        LookupError: encoding or errors is unknown.
+
+    In the block, or at its end:
+
+    Raises:
+        SpawnError: As create_subprocess_exec.
+        ProcessFailed: check, and the return code is not 0.
+        ProcessTimeout: timeout is over.
+        LineTooLong: A line is longer than max_line.
+        UnicodeError: With errors="strict": the program has written what is no text.
+    """
+    if source not in {"stdout", "stderr", "both"}:
+        raise ValueError(f"source must be 'stdout', 'stderr' or 'both', not {source!r}")
+    for name, value in (("stdout", stdout), ("stderr", stderr)):
+        if source in {name, "both"} and value != PIPE:
+            raise ValueError(f"source={source!r} reads {name}, which must be PIPE")
+    form = Form(encoding, errors, newlines, max_line, on_long)
+    options = grouped(
+        (
+            executable,
+            cwd,
+            env,
+            close_fds,
+            pass_fds,
+            start_new_session,
+            process_group,
+            umask,
+            restore_signals,
+            pipesize,
+            spawn_timeout,
+        ),
+        in_shell=False,
+    )
+    terms = agreed(
+        (
+            timeout,
+            check,
+            encoding,
+            errors,
+            None,
+            "raise",
+            stop_signal,
+            patience,
+            tree,
+            "stop",
+            drain_timeout,
+        ),
+        options,
+    )
+    given = None
+    if input is not None:
+        stdin, given = stdin_of(stdin, input, terms)
+    return Lines(Command((program, *args), stdin, stdout, stderr, options), source, form, given, terms)
