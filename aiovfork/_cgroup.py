@@ -83,6 +83,10 @@ class Cgroup:
         """Kill what lives in it, and remove it, in a thread. Idempotent."""
         self._end()
 
+    def let_live(self) -> None:
+        """Have what lives in it live on, with the cgroup, whoever drops this."""
+        self._end.detach()
+
     def leave_soon(self) -> None:
         """Remove it in a thread, if nobody lives in it."""
         if self._end.alive:

@@ -72,6 +72,7 @@ class CompletionPort:
         # does the port, before the transports' __del__ disposes of the children.
         self._finalizer = weakref.finalize(self, lib.avf_port_free, self._port)
         self._finalizer.atexit = False
+        self._living_on: set[int] = set()  # tickets of children that this port's end does not end
         self._sinks: dict[int, Any] = {}  # of the kind that the ticket's events need
         self._batch: Any = lib.avf_port_batch(self._port)
         self._view = memoryview(ffi.buffer(self._batch.events))
@@ -202,6 +203,11 @@ class CompletionPort:
         """Give back a ticket that Exited.group_lives holds. Idempotent; signals nobody."""
         lib.avf_release(ticket)
 
+    def let_live(self, ticket: int) -> None:
+        """Have a child, and its group, live on when this port closes."""
+        if lib.avf_let_live(ticket) == 0:
+            self._living_on.add(ticket)
+
     @staticmethod
     def dispose(ticket: int) -> None:
         """Kill a child, and have it reaped even if the port is closed."""
@@ -227,7 +233,7 @@ class CompletionPort:
             return
         self._take_reader_out()
         lib.avf_port_close(port)
-        for ticket in list(self._sinks):
+        for ticket in self._sinks.keys() - self._living_on:
             self.dispose(ticket)
         self._sinks.clear()
         self._observed.clear()

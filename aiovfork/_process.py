@@ -154,6 +154,9 @@ class Process(AsyncioProcess):
 
         Where nothing was said at its creation, it is killed.
         """
+        if exc_type is asyncio.CancelledError and self._ending.on_cancel == "detach":
+            self._transport.let_live()
+            return
         try:
             if exc_type is asyncio.CancelledError and self._ending.on_cancel is not None:
                 await self._end_cancelled()
@@ -210,3 +213,5 @@ class Process(AsyncioProcess):
             await stop(self._child, self._ending.default)
         elif self._ending.on_cancel == "kill":
             await kill(self._child, self._ending.default.tree)
+        elif self._ending.on_cancel == "detach":
+            self._transport.let_live()

@@ -61,6 +61,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     # What the protocol has heard; a record of the port may be delivered twice.
     _exit_told = False
     cgroup: Cgroup | None = None  # the child's own
+    _lives_on = False
     _end_told = False
 
     def __init__(
@@ -342,8 +343,15 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             pipe.close()
         if not self._pipes:
             close_all(self._ends)
-        if state in ALIVE:
+        if state in ALIVE and not self._lives_on:
             self._port.dispose(self._ticket)
+
+    def let_live(self) -> None:
+        """Nobody but the caller ends this child any more: no close(), no forgetting, no end of the loop."""
+        self._lives_on = True
+        self._port.let_live(self._ticket)
+        if self.cgroup is not None:
+            self.cgroup.let_live()
 
     def let_go_of_tree(self) -> None:
         """Give back what is held of a child's group and cgroup; what dies with the child is killed.
@@ -352,7 +360,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         """
         if self._exited is not None and self._exited.group_lives:
             self._port.dispose(self._ticket)
-        if self.cgroup is not None:
+        if self.cgroup is not None and not self._lives_on:
             self.cgroup.end_soon()
 
     def is_closing(self) -> bool:
@@ -450,8 +458,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self.let_go_of_tree()
         if self._state in OVER:
             return
-        if self._state in OPEN:
+        if self._state in OPEN and not self._lives_on:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=1)
         close_all(self._ends)
-        if self._exited is None and self._ticket:
+        if self._exited is None and self._ticket and not self._lives_on:
             self._port.dispose(self._ticket)

@@ -67,6 +67,20 @@ int32_t avf_kill(uint64_t ticket, int32_t signal)
 }
 
 /* THREAD any. */
+int32_t avf_let_live(uint64_t ticket)
+{
+    avf_lock();
+    struct avf_slot *slot = avf_slot_find(ticket);
+    int is_child = slot && (slot->state == AVF_SLOT_ALIVE || slot->state == AVF_SLOT_HELD);
+    if (is_child) {
+        slot->lives_on = 1;
+        slot->group_dies = 0;
+    }
+    avf_unlock();
+    return is_child ? 0 : -ESRCH;
+}
+
+/* THREAD any. */
 int32_t avf_dispose(uint64_t ticket)
 {
     int32_t result = avf_cancel(ticket, -ECANCELED);
@@ -140,7 +154,9 @@ static void ending_give_up_children(struct avf_port *port)
                 avf_request_cancel_started(slot->request, -ECANCELED);
             if (slot->state == AVF_SLOT_CAPTURED)
                 avf_capturing_give_up(slot);
-            if (slot->state == AVF_SLOT_ALIVE)
+            if (slot->state == AVF_SLOT_ALIVE && slot->lives_on)
+                avf_reaper_adopt(slot);
+            else if (slot->state == AVF_SLOT_ALIVE)
                 avf_slot_move(slot, AVF_SLOT_DETACHED, NULL);
             if (slot->state == AVF_SLOT_HELD) {
                 (void)avf_group_end(slot);

@@ -67,7 +67,7 @@ static void fork_empty_slot(struct avf_slot *slot)
 /* THREAD any, in the child. */
 static void fork_empty_slots(void)
 {
-    avf_state.free = avf_state.orphans = (struct avf_slots){0};
+    avf_state.free = avf_state.orphans = avf_state.adopted = (struct avf_slots){0};
     for (uint32_t c = 0; c < avf_state.chunk_count; c++)
         for (uint32_t i = 0; i < AVF_CHUNK; i++) {
             if (avf_state.chunks[c][i].state != AVF_SLOT_FREE)

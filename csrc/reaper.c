@@ -4,6 +4,7 @@
  *     take their time to close. Both wait in a list. The reaper empties it: a thread that lives as long as
  *     there is something in it. So does every worker, drain and close that comes by: where no thread can be
  *     had (RLIMIT_NPROC, pids cgroup), the zombies go with the next of those.
+ *     A child that lives on without a port is in a list of its own: no thread waits for it, who comes by reaps it.
  * Where: anybody fills the lists; the reaper's thread, workers and drains empty them.
  * Invariants: at most one reaper. An orphan that somebody looks at just now is in no list; its slot still says
  *     ORPHANED, which is enough for fork.c. */
@@ -29,6 +30,7 @@ enum {
 static struct avf_request *discarded; /* guarded by lock */
 static int reaping;                   /* guarded by lock: there is a reaper */
 static _Atomic uint32_t left;         /* orphans and discarded requests */
+static _Atomic uint32_t adopted;      /* those in avf_state.adopted */
 
 /* THREAD any, under the lock. */
 void avf_reaper_orphan(struct avf_slot *slot)
@@ -39,6 +41,40 @@ void avf_reaper_orphan(struct avf_slot *slot)
     (void)avf_group_end(slot);
     avf_state.counters.abandoned++;
     left++;
+}
+
+/* THREAD any, under the lock. */
+void avf_reaper_adopt(struct avf_slot *slot)
+{
+    avf_slot_move(slot, AVF_SLOT_DETACHED, &avf_state.adopted);
+    slot->port = NULL;
+    adopted++;
+}
+
+/* THREAD any. Looks at the oldest of them; it is the youngest then. */
+static void reaper_look_at_adopted(void)
+{
+    struct avf_exit exit;
+    int pidfd = -1;
+    if (!adopted)
+        return;
+    avf_gate_enter();
+    avf_lock();
+    struct avf_slot *slot = avf_state.adopted.head;
+    if (!slot) { /* they were disposed of */
+        adopted = 0;
+    } else if (avf_reap(slot->pidfd, slot->pid, &exit)) {
+        pidfd = slot->pidfd;
+        avf_park_forget_child(slot);
+        avf_slot_move(slot, AVF_SLOT_FREE, NULL);
+    } else {
+        avf_slots_remove(slot);
+        avf_slots_append(&avf_state.adopted, slot);
+    }
+    avf_unlock();
+    if (pidfd >= 0)
+        close(pidfd);
+    avf_gate_leave();
 }
 
 /* THREAD any, under the lock. */
@@ -124,6 +160,7 @@ static void reaper_close_discarded(void)
 /* THREAD worker. */
 void avf_reaper_help(void)
 {
+    reaper_look_at_adopted();
     if (!left)
         return;
     reaper_look(REAPER_LOOKS);
@@ -162,6 +199,7 @@ static void *reaper_main(void *arg)
 /* THREAD loop. */
 void avf_reaper_start(void)
 {
+    reaper_look_at_adopted();
     if (!left)
         return;
     reaper_look(REAPER_LOOKS); /* most are dead by now */
@@ -189,5 +227,5 @@ void avf_reaper_after_fork(void)
     }
     discarded = NULL;
     reaping = 0;
-    left = 0;
+    left = adopted = 0;
 }

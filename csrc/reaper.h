@@ -7,6 +7,9 @@
 /* THREAD any, under the lock. Kills the child of a slot that nobody wants; somebody will reap it. */
 void avf_reaper_orphan(struct avf_slot *slot);
 
+/* THREAD any, under the lock. The same for one that lives on: the slot is ALIVE, and its port closes. */
+void avf_reaper_adopt(struct avf_slot *slot);
+
 /* THREAD any, under the lock. An orphan in no list was looked at; the caller closes the pidfd of one that is over. */
 void avf_reaper_settle(struct avf_slot *slot, int over);
 

@@ -78,6 +78,7 @@ struct avf_slot {
     uint8_t outcome;                  /* enum avf_outcome */
     uint8_t reaped_now;               /* a drain looks at the child without the lock: the pidfd stays open */
     uint8_t unwanted;                 /* it was disposed of while ALIVE: nobody will do that again */
+    uint8_t lives_on;                 /* its port's end is not its own */
     uint8_t leads;                    /* of a child: it leads a process group of its own */
     uint8_t pin, group_dies;          /* of a child: AVF_PLAN_PIN, AVF_PLAN_GROUP_DIES */
     uint8_t is_over,
@@ -96,6 +97,7 @@ struct avf_state {
     struct avf_slot **chunks; /* of AVF_CHUNK slots, never freed */
     uint32_t chunk_count;
     struct avf_slots free, orphans;
+    struct avf_slots adopted; /* DETACHED, to be reaped when they end by themselves */
     struct avf_port *ports;
     uint32_t waiting_ports; /* ports whose queue is not empty */
     avf_counters counters;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import pathlib
 import shlex
@@ -271,3 +272,44 @@ async def test_a_process_that_is_forgotten(started: Trees) -> None:
     assert tree.alive
     del tree.process
     await until(lambda: not tree.alive)
+
+
+@pytest.mark.parametrize("loop", LOOP_FACTORIES)
+def test_a_detached_child(loop: str, started: Trees) -> None:
+    """With on_cancel="detach" a child outlives its loop; the next one reaps it when it ends by itself."""
+    with asyncio.Runner(loop_factory=LOOP_FACTORIES[loop]) as runner:
+        tree = runner.run(_detached(started))
+    pid = tree.process.pid
+    assert tree.alive
+    del tree.process
+    gc.collect()
+    assert tree.alive
+    os.killpg(pid, signal.SIGKILL)
+    with asyncio.Runner(loop_factory=LOOP_FACTORIES[loop]) as runner:
+        runner.run(until(lambda: not tree.alive))
+        runner.run(_reaped(pid))
+
+
+async def _detached(started: Trees) -> Any:
+    tree = await started.start(IGNORES, process_group=0, on_cancel="detach")
+
+    async def block() -> None:
+        async with tree.process:
+            await tree.process.wait()
+
+    task = asyncio.ensure_future(block())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    return tree
+
+
+async def _reaped(pid: int) -> None:
+    """Start children until the core has come by."""
+    while True:
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        process = await aiovfork.create_subprocess_exec("true")
+        await process.wait()
