@@ -81,7 +81,8 @@ def test_every_option_is_documented() -> None:
     rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
     documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     options = get_type_hints(aiovfork.SpawnOptions)
-    assert documented == {*options, "stdin", "stdout", "stderr", "limit"}
+    more = {"stdin", "stdout", "stderr", "limit", "teardown", "on_cancel", "own_cgroup"}
+    assert documented == {*options, *more}
 
 
 def test_every_promise_names_its_tests() -> None:
