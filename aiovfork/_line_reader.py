@@ -63,7 +63,7 @@ class Lines(Generic[LineT]):
 
     @property
     def process(self) -> Process:
-        """The child. Its stdout and stderr are None: they are read here.
+        """The child. Its stdout and stderr are None, since they are read here.
 
         Raises:
             RuntimeError: It has not been started.
@@ -84,7 +84,7 @@ class Lines(Generic[LineT]):
 
     @property
     def stdin(self) -> asyncio.StreamWriter | None:
-        """With stdin=PIPE: what the child reads."""
+        """What the child reads, with stdin=PIPE; else None."""
         return self.process.stdin
 
     @property
