@@ -21,7 +21,7 @@ from aiovfork._outcome import Completed, OutputLimitExceeded, ProcessTimeout
 from aiovfork._pipeline_outcome import PipelineFailed, PipelineResult, shown
 from aiovfork._plan import GROUP_DIES, PIN
 from aiovfork._ports import port_of
-from aiovfork._stages import Stage, Stages
+from aiovfork._stages import Stage, Stages, enlarge
 from aiovfork._terms import Terms
 from aiovfork._text import decoded
 from aiovfork._tree import Teardown, kill_now, stop
@@ -120,6 +120,7 @@ class Pipeline:
             command = command._replace(stdin=self._between[0])
         if stage is not self._stages.all[-1]:
             self._between[2], self._between[1] = os.pipe2(os.O_CLOEXEC)
+            enlarge(self._between[1], command.options.pipesize)
             command = command._replace(stdout=self._between[1])
         stage.command = command
         stage.submit(flags)

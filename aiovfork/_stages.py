@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import signal as signals
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from aiovfork._capture import Capture, Input
 from aiovfork._cgroup import Cgroup
@@ -24,6 +26,23 @@ from aiovfork._events import NO_ENDS, Captured, Exited, Spawned, close_all
 from aiovfork._options import Command
 from aiovfork._plan import build
 from aiovfork._port import CompletionPort
+
+# Bytes of a pipe between two programs: a third of the switches of context, and 256 such pipes fit into the
+# pages that a user has for large ones (/proc/sys/fs/pipe-user-pages-soft).
+_PIPE_SIZE: Final = 2**18
+
+
+def enlarge(fd: int, pipesize: int) -> None:
+    """Set the size of a pipe between two programs: what was asked for, or what pays.
+
+    Raises:
+        OSError: It cannot have the size that was asked for.
+    """
+    if pipesize != -1:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, pipesize)
+        return
+    with contextlib.suppress(OSError):  # the user's quota is used up: it stays as it is
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
 
 class Stage:

@@ -8,6 +8,7 @@ import os
 import pathlib
 import pickle
 import signal
+import sys
 from typing import Any
 
 import pytest
@@ -48,6 +49,14 @@ async def test_much_is_moved_by_nobody() -> None:
     assert result.stdout.strip() == "50000000"
     after = aiovfork.stats()
     assert after.bytes_read - before.bytes_read < 100
+
+
+@pytest.mark.parametrize("size", [4096, 2**20])
+async def test_the_size_of_the_pipes(size: int) -> None:
+    """pipesize= is that of the pipes between two programs, too."""
+    program = "import fcntl; print(fcntl.fcntl(0, fcntl.F_GETPIPE_SZ))"
+    result = await aiovfork.pipeline(["true"], [sys.executable, "-ISc", program], pipesize=size)
+    assert int(result.stdout) == size
 
 
 async def test_each_has_its_own_pipes_only() -> None:
