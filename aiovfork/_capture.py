@@ -82,6 +82,7 @@ class Capture:
         self._input = ffi.from_buffer(data)
         self.pointer.input = self._input
         self.pointer.input_size = len(self._input)
+        self.pointer.written = 0
 
     @property
     def length(self) -> tuple[int, int]:

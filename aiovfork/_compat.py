@@ -9,9 +9,18 @@ import asyncio
 import asyncio.log
 import os
 from asyncio.subprocess import SubprocessStreamProtocol as StreamProtocol  # documented nowhere
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["AsyncioProcess", "StreamProtocol", "environ_bytes", "has_heard_of_exit", "logger"]
+__all__ = [
+    "AsyncioProcess",
+    "AsyncioStreamReader",
+    "StreamProtocol",
+    "environ_bytes",
+    "has_heard_of_exit",
+    "limit_of",
+    "logger",
+]
 
 #: What asyncio logs to; only the logger's name is documented.
 logger = asyncio.log.logger
@@ -25,6 +34,21 @@ class AsyncioProcess(asyncio.subprocess.Process):
 
     _loop: asyncio.AbstractEventLoop
     _transport: Any
+
+
+class AsyncioStreamReader(asyncio.StreamReader):
+    """asyncio's StreamReader, with the private attributes that a subclass may use."""
+
+    _loop: asyncio.AbstractEventLoop
+    _buffer: bytearray
+    _waiter: asyncio.Future[None] | None
+    _maybe_resume_transport: Callable[[], None]
+
+
+def limit_of(protocol: StreamProtocol) -> int:
+    """Return the limit of the readers that a SubprocessStreamProtocol makes."""
+    limit: Any = getattr(protocol, "_limit")  # noqa: B009  # private, and no attribute for type checkers
+    return int(limit)
 
 
 def environ_bytes() -> dict[bytes, bytes]:

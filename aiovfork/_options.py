@@ -158,7 +158,7 @@ def checked(given: tuple[Any, ...], *, in_shell: bool) -> Options:
     if bool(options.shell) is not in_shell:
         raise ValueError(f"shell must be {in_shell}")
     if options.spawn_timeout is not None:
-        options = options._replace(spawn_timeout=_seconds(options.spawn_timeout))
+        options = options._replace(spawn_timeout=_positive_seconds(options.spawn_timeout))
     return options
 
 
@@ -188,7 +188,7 @@ def grouped(given: tuple[Any, ...], *, in_shell: bool) -> Options:
     return options
 
 
-def _seconds(value: SupportsFloat) -> float | None:
+def _positive_seconds(value: SupportsFloat) -> float | None:
     """Return what any loop's call_later takes: no Decimal, and for uvloop no infinity."""
     if not isinstance(value, SupportsFloat):
         raise TypeError(f"spawn_timeout must be a real number or None, not {type(value).__name__}")
@@ -196,6 +196,18 @@ def _seconds(value: SupportsFloat) -> float | None:
     if not seconds > 0:  # NaN too
         raise ValueError(f"spawn_timeout must be positive or None, not {value!r}")
     return seconds if seconds < math.inf else None
+
+
+def seconds(value: SupportsFloat | None, name: str) -> float | None:
+    """Return what any loop's call_later takes: no infinity. It may be over: what is left until a deadline."""
+    if value is None:
+        return None
+    if not isinstance(value, SupportsFloat):
+        raise TypeError(f"{name} must be a real number or None, not {type(value).__name__}")
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError(f"{name} must be a number of seconds or None, not {value!r}")
+    return number if number < math.inf else None
 
 
 class Command(NamedTuple):

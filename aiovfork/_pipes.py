@@ -25,6 +25,9 @@ from aiovfork._events import close_all
 
 #: Bytes to read at once, as asyncio: more than most pipes hold.
 _READ_SIZE: Final = 256 * 1024
+#: Seconds until a pipe is watched that nobody has asked for. As a timer, which can be cancelled, it costs the
+#: loop no round where the pipe is lent before, by a task, too, that is just about to begin.
+SOON: Final = 0.001
 
 
 class Stage(enum.Enum):
@@ -32,14 +35,26 @@ class Stage(enum.Enum):
 
     IDLE = "idle"  # nobody has asked for it
     OPEN = "open"
+    LENT = "lent"  # the collector has the descriptor
     CLOSING = "closing"  # it takes nothing more; connection_lost is to come
     CLOSED = "closed"
+
+
+class Borrower(Protocol):
+    """Who has the descriptor of a pipe."""
+
+    def drop(self, pipe: Pipe) -> None:
+        """Give it back: the pipe is to be closed."""
 
 
 class Pipe(asyncio.BaseTransport):
     """What both directions have in common."""
 
+    stage = Stage.IDLE
+    is_input = False
+    lender: Any = None  # who lends it
     _file: io.FileIO | None = None
+    _borrower: Borrower
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, ends: dict[int, int], fd: int, protocol: asyncio.BaseProtocol
@@ -47,20 +62,19 @@ class Pipe(asyncio.BaseTransport):
         super().__init__()
         self._loop = loop
         self._ends = ends
-        self._fd = fd
+        self.fd = fd
         self._number = ends[fd]
         self._protocol: Any = protocol
-        self._stage = Stage.IDLE
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return "pipe", an object with the fileno() of the pipe, or default."""
         if name != "pipe":
             return super().get_extra_info(name, default)
         if self._file is None:
-            if self._stage is Stage.CLOSED:
+            if self.fd not in self._ends:
                 return default
             # A view: if somebody closes it, the descriptor stays open.
-            self._file = io.FileIO(self._number, "rb" if self._fd else "wb", closefd=False)
+            self._file = io.FileIO(self._number, "rb" if self.fd else "wb", closefd=False)
         return self._file
 
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -74,7 +88,7 @@ class Pipe(asyncio.BaseTransport):
 
     def is_closing(self) -> bool:
         """Whether it is closed or about to be."""
-        return self._stage in (Stage.CLOSING, Stage.CLOSED)
+        return self.stage in (Stage.CLOSING, Stage.CLOSED)
 
     def start(self) -> None:
         """Have the loop watch the pipe. Idempotent.
@@ -82,13 +96,34 @@ class Pipe(asyncio.BaseTransport):
         Raises:
             OSError: The loop cannot (ENOSPC, ENOMEM).
         """
-        if self._stage is Stage.IDLE:
+        if self.stage is Stage.IDLE:
             self._watch()
-            self._stage = Stage.OPEN
+            self.stage = Stage.OPEN
 
-    def fail(self, exc: OSError) -> None:
-        """Close a pipe that cannot be read or written any more."""
-        self._end(exc)
+    def start_soon(self) -> None:
+        """Have the loop watch it, unless it is lent before."""
+        if not self._loop.is_closed():
+            self._loop.call_later(SOON, self.start_or_fail)
+
+    def start_or_fail(self) -> None:
+        """Have the loop watch it, or tell that it cannot."""
+        try:
+            self.start()
+        except OSError as exc:
+            self.end(exc)
+
+    def lend(self, borrower: Borrower) -> memoryview | None:
+        """Give the descriptor away. Returns what is to be written to it."""
+        if self.stage is Stage.OPEN:
+            self._unwatch()
+        self.stage = Stage.LENT
+        self._borrower = borrower
+        return None
+
+    def take_back(self, rest: memoryview) -> None:  # noqa: ARG002  # of stdin
+        """Have the descriptor back, and what was not written."""
+        self.stage = Stage.IDLE
+        self.start_soon()
 
     def _watch(self) -> None:
         raise NotImplementedError
@@ -104,51 +139,63 @@ class Pipe(asyncio.BaseTransport):
             )
         elif self._loop.get_debug():
             logger.debug("%r: %s", self, message, exc_info=True)
-        self._end(exc)
+        self.end(exc)
 
-    def _end(self, exc: Exception | None) -> None:
+    def ended(self, exc: Exception | None) -> None:
+        """Its borrower has closed it. Can be repeated."""
+        self.stage = Stage.CLOSING
+        if not self._loop.is_closed():
+            self._loop.call_soon(self.lose, exc)
+
+    def end(self, exc: Exception | None) -> None:
         """Close without waiting for anything: the protocol hears of it in the next round of the loop."""
-        if self._stage is Stage.CLOSED:
+        if self.stage is Stage.LENT:
+            self._borrower.drop(self)
+        if self.stage is Stage.CLOSED:
             return
         if self._loop.is_closed():  # nobody is to hear of it
-            self._stage = Stage.CLOSED
+            self.stage = Stage.CLOSED
             self._close_file()
             return
-        self._stage = Stage.CLOSING
-        self._unwatch()
-        self._loop.call_soon(self._lose, exc)
+        self.stage = Stage.CLOSING
+        if self.fd in self._ends:  # else the number may be somebody else's by now
+            self._unwatch()
+        self._loop.call_soon(self.lose, exc)
 
-    def _lose(self, exc: Exception | None) -> None:
+    def lose(self, exc: Exception | None) -> None:
         """Close, and tell the protocol, which is the last that it hears. Idempotent."""
-        if self._stage is Stage.CLOSED:
+        if self.stage is Stage.CLOSED:
             return
-        self._stage = Stage.CLOSED
+        self.stage = Stage.CLOSED
         try:
             self._protocol.connection_lost(exc)
         finally:
             self._close_file()
-            self._protocol = None  # it knows the subprocess transport, which knows this
+            self._protocol = self.lender = None  # they know this
 
     def _close_file(self) -> None:
         if self._file is not None:
             self._file.close()
-        close_all(self._ends, self._fd)
+        if self.fd in self._ends:
+            close_all(self._ends, self.fd)
 
     def _closed_by_peer(self) -> None:
         if self._loop.get_debug():
             logger.info("%r was closed by peer", self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._stage.value} fd={self._number}{self._details()}>"
+        return f"<{type(self).__name__} {self.stage.value} fd={self._number}{self._details()}>"
 
     def _details(self) -> str:
         return ""
 
     def __del__(self) -> None:
         """Close a pipe that nobody can close any more. Never touches the loop."""
-        if self._fd in self._ends:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=1)
-            self._close_file()
+        if self.fd in self._ends:
+            try:
+                warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=1)
+            finally:  # the warning may be an error
+                self._close_file()
 
 
 class Owner(Protocol):
@@ -202,7 +249,8 @@ class ReadPipe(Pipe, asyncio.ReadTransport):
         if not self.is_reading():
             return
         self._paused = True
-        self._unwatch()
+        if self.stage is Stage.OPEN:
+            self._unwatch()
         if self._loop.get_debug():
             logger.debug("%r pauses reading", self)
 
@@ -211,7 +259,7 @@ class ReadPipe(Pipe, asyncio.ReadTransport):
         if not self._paused or self.is_closing():
             return
         self._paused = False
-        if self._stage is Stage.OPEN:
+        if self.stage is Stage.OPEN:
             self._watch()
         if self._loop.get_debug():
             logger.debug("%r resumes reading", self)
@@ -219,7 +267,7 @@ class ReadPipe(Pipe, asyncio.ReadTransport):
     def close(self) -> None:
         """Close: what has not been read is lost, and the child's writes fail."""
         if not self.is_closing():
-            self._end(None)
+            self.end(None)
 
     def _watch(self) -> None:
         if not self._paused:
@@ -237,12 +285,12 @@ class ReadPipe(Pipe, asyncio.ReadTransport):
             self._protocol.data_received(data)
             return
         self._closed_by_peer()
-        self._stage = Stage.CLOSING
+        self.stage = Stage.CLOSING
         self._unwatch()
         try:
             self._protocol.eof_received()
         finally:
-            self._lose(None)
+            self.lose(None)
 
     def _details(self) -> str:
         return " paused" if self._paused else ""

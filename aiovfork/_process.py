@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import resource
 from types import EllipsisType, TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self, SupportsFloat
 
+from aiovfork._capture import Input, immutable
+from aiovfork._collection import Collection, Kept
 from aiovfork._compat import AsyncioProcess, StreamProtocol, logger
 from aiovfork._errors import signal_name
 from aiovfork._events import SpawnInfo
 from aiovfork._members import Tree
+from aiovfork._options import seconds
+from aiovfork._streams import OutputReader
 from aiovfork._transport import SubprocessTransport
 from aiovfork._tree import NOTHING_SAID, Ending, Teardown, TransportChild, kill, stop
-
-# Bytes to take from a StreamReader at once: more than its buffer usually holds.
-_CHUNK: Final = 2**20
+from aiovfork._write_pipe import WritePipe
 
 
 class Process(AsyncioProcess):
@@ -40,7 +42,6 @@ class Process(AsyncioProcess):
     ) -> None:
         super().__init__(transport, protocol, loop)
         self._ending = ending
-        self._output: dict[int, list[bytes]] = {}
         self._input_taken = False
 
     @property
@@ -70,63 +71,118 @@ class Process(AsyncioProcess):
     async def communicate(
         self,
         input: bytes | bytearray | memoryview | None = None,  # noqa: A002  # asyncio's name
+        *,
+        drain_timeout: SupportsFloat | None = None,
     ) -> tuple[bytes, bytes]:
         """Write input, close stdin, read stdout and stderr to their ends, and wait for the exit.
 
         As asyncio's since 3.12: stdin is closed even without input, and input is ignored where stdin is not
-        PIPE. A child that does not want its input is no error.
+        PIPE. A child that does not want its input is no error. A thread reads and writes, not the loop.
+
+        Args:
+            input: What is written. A bytearray, or a memoryview of one, is copied before this returns
+                to the loop: it may be changed afterwards.
+            drain_timeout: Seconds to go on after the exit, if a descendant holds the pipes. They are closed
+                then, and what was read is returned. None: until it lets them go, as asyncio.
 
         Cancellation: what has been read is kept, and input that the first call has taken is not written
-        again, so a cancelled call can be repeated.
+        again, so a cancelled call can be repeated. Whoever reads a stream instead gets what was kept first.
 
         Returns:
             (stdout, stderr), None for a stream that is not PIPE (its type says bytes, as in typeshed).
 
         Raises:
-            TypeError: input is not bytes, bytearray or memoryview. Nothing has been done then.
+            TypeError: input is not bytes, bytearray or memoryview, or drain_timeout no number. Nothing has
+                been done then.
+            ValueError: drain_timeout is not a number.
+            RuntimeError: Another coroutine reads from stdout or stderr.
+            OSError: The output could not be collected (no memory, no thread). What was read is kept.
         """
-        if input is not None and not isinstance(input, (bytes, bytearray, memoryview)):
-            raise TypeError(f"input must be bytes, bytearray or memoryview, not {type(input).__name__}")
-        stdout: Any
-        stderr: Any
-        try:
-            _, stdout, stderr = await asyncio.gather(
-                self._write_input(input), self._read_all(1, self.stdout), self._read_all(2, self.stderr)
-            )
-            await self.wait()
-        except asyncio.CancelledError:
-            await self._end_cancelled()
-            raise
-        self._output.clear()
+        data = None if input is None else immutable(input)
+        patience = seconds(drain_timeout, "drain_timeout")
+        readers = [reader for reader in (self.stdout, self.stderr) if isinstance(reader, OutputReader)]
+        for reader in readers:
+            reader.refuse_if_busy("communicate")
+            if (exc := reader.exception()) is not None:
+                raise exc
+        output = await self._collected(data, readers, patience)
+        stdout: Any = None if self.stdout is None else output[0]
+        stderr: Any = None if self.stderr is None else output[1]
         return stdout, stderr
 
-    async def _write_input(self, data: bytes | bytearray | memoryview | None) -> None:
-        if self.stdin is None:
-            return
+    async def _collected(
+        self, data: Input | None, readers: list[OutputReader], patience: float | None
+    ) -> tuple[bytes, bytes]:
+        collection: Collection | None = None
         try:
-            if data is not None and not self._input_taken:
-                self._input_taken = True
-                self.stdin.write(data)
-                self._log("feed stdin (%s bytes)", len(data))
-            await self.stdin.drain()
-        except (BrokenPipeError, ConnectionResetError) as exc:
-            self._log("stdin got %r", exc)
-        self._log("close stdin")
-        self.stdin.close()
+            kept = await self._kept_of(readers)
+            fds = [reader.fd for reader in readers]
+            if self._feed(data):
+                fds.append(0)
+            self._log_each("read %s")
+            collection = self._transport.collection(*fds)
+            collection.start(kept.capture)
+            await self._end_of(collection, patience)
+            output = await kept.output()
+        except asyncio.CancelledError:
+            await self._end_cancelled()  # meanwhile the collector reads on: a child may have last words
+            raise
+        finally:
+            if collection is not None:
+                collection.stop()
+        self._log_each("close %s")
+        for reader in readers:
+            reader.kept = None
+        kept.capture.free()
+        return output
 
-    async def _read_all(self, fd: int, stream: asyncio.StreamReader | None) -> bytes | None:
-        if stream is None:
-            return None
-        name = ("stdin", "stdout", "stderr")[fd]
-        self._log("read %s", name)
-        chunks = self._output.setdefault(fd, [])
-        while chunk := await stream.read(_CHUNK):
-            chunks.append(chunk)
-        self._log("close %s", name)
-        pipe = self._transport.get_pipe_transport(fd)
-        if pipe is not None:
-            pipe.close()
-        return b"".join(chunks)
+    async def _kept_of(self, readers: list[OutputReader]) -> Kept:
+        """Return what the output is to be kept in: all of it that the readers have is there."""
+        found = {reader.kept for reader in readers}
+        kept = found.pop() if len(found) == 1 else None
+        if kept is None or kept.spent:
+            for reader in readers:
+                await reader.settle()
+            kept = self._transport.kept(shared=True)
+        for reader in readers:
+            reader.refuse_if_busy("communicate")  # once more: settle() may have waited
+        for reader in readers:
+            reader.hand_over(kept)
+        return kept
+
+    def _feed(self, data: Input | None) -> bool:
+        """Write what there is room for and is not written yet. Returns whether there is more."""
+        if self.stdin is None:
+            return False
+        if data is not None and not self._input_taken:
+            self._input_taken = True
+            self.stdin.write(data)
+            self._log("feed stdin (%s bytes)", len(data))
+        self._log("close stdin")
+        pipe = self._transport.get_pipe_transport(0)
+        assert isinstance(pipe, WritePipe)
+        if pipe.get_write_buffer_size():
+            return True
+        pipe.close()
+        return False
+
+    async def _end_of(self, collection: Collection, patience: float | None) -> None:
+        """Wait for the exit, and until the pipes have ended or the time after the exit is over."""
+        if patience is None:
+            await collection.wait()
+            await self.wait()
+            return
+        await self.wait()
+        timer = self._loop.call_later(patience, collection.cut)
+        try:
+            await collection.wait()
+        finally:
+            timer.cancel()
+
+    def _log_each(self, what: str) -> None:
+        for name, stream in (("stdout", self.stdout), ("stderr", self.stderr)):
+            if stream is not None:
+                self._log(what, name)
 
     def _log(self, what: str, *args: object) -> None:
         """In debug mode, say what communicate() does in asyncio's words."""

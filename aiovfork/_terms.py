@@ -5,7 +5,6 @@ Layer: above the stop of a tree. Thread: any.
 
 from __future__ import annotations
 
-import math
 import operator
 import signal as signals
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, SupportsFloat, TypedDict, ca
 
 from aiovfork._capture import Input, immutable
 from aiovfork._members import Tree
-from aiovfork._options import Env, Options, Stdio, StrOrBytesPath
+from aiovfork._options import Env, Options, Stdio, StrOrBytesPath, seconds
 from aiovfork._text import check_codec
 from aiovfork._tree import Teardown
 
@@ -124,7 +123,7 @@ def agreed(given: tuple[Any, ...], options: Options) -> Terms:
     timeout, *others = given
     leads = options.process_group == 0 or options.start_new_session
     if timeout is not None:
-        timeout = _seconds(timeout, "timeout")
+        timeout = seconds(timeout, "timeout")
     if leads and tuple(others) == _USUAL_GIVEN:
         return _USUAL if timeout is None else _USUAL._replace(timeout=timeout)
     check, encoding, errors, limit, on_limit, stop_signal, patience, tree, on_cancel, drain_timeout = others
@@ -143,7 +142,7 @@ def agreed(given: tuple[Any, ...], options: Options) -> Terms:
         on_limit == "truncate",
         Teardown((stop_signal,), patience, None if tree == "group" and not leads else tree),
         on_cancel,
-        None if drain_timeout is None else _seconds(drain_timeout, "drain_timeout"),
+        seconds(drain_timeout, "drain_timeout"),
     )
 
 
@@ -151,16 +150,6 @@ def _choice(value: Any, choices: Any, name: str) -> None:
     allowed = get_args(choices)
     if value not in allowed:
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
-
-
-def _seconds(value: Any, name: str) -> float | None:
-    """Return what any loop's call_later takes: no infinity. It may be over: what is left until a deadline."""
-    if not isinstance(value, SupportsFloat):
-        raise TypeError(f"{name} must be a real number or None, not {type(value).__name__}")
-    seconds = float(value)
-    if math.isnan(seconds):
-        raise ValueError(f"{name} must be a number of seconds or None, not {value!r}")
-    return seconds if seconds < math.inf else None
 
 
 def stdin_of(stdin: Stdio, data: Any, terms: Terms) -> tuple[Stdio, Input | None]:

@@ -20,7 +20,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from aiovfork._cgroup import Cgroup
-from aiovfork._compat import StreamProtocol, has_heard_of_exit, logger
+from aiovfork._collection import Collection, Kept
+from aiovfork._compat import StreamProtocol, has_heard_of_exit, limit_of, logger
 from aiovfork._errors import spawn_error, timeout_error
 from aiovfork._events import NO_ENDS, Exited, Spawned, SpawnInfo, close_all
 from aiovfork._lifecycle import (
@@ -36,10 +37,11 @@ from aiovfork._lifecycle import (
     Step,
 )
 from aiovfork._options import Command, StrOrBytesPath
-from aiovfork._pipes import PipeProtocol, ReadPipe
+from aiovfork._pipes import SOON, Pipe, PipeProtocol, ReadPipe, Stage
 from aiovfork._plan import Plan
 from aiovfork._popen import PopenView
 from aiovfork._port import CompletionPort
+from aiovfork._streams import OutputReader
 from aiovfork._write_pipe import WritePipe
 
 
@@ -58,6 +60,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     _started: asyncio.Future[None]
     _ended: asyncio.Future[None] | None = None
     _context: contextvars.Context | None = None
+    _starting: asyncio.TimerHandle | None = None
     # What the protocol has heard; a record of the port may be delivered twice.
     _exit_told = False
     cgroup: Cgroup | None = None  # the child's own
@@ -76,7 +79,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._protocol = protocol
         self._command = command
         self._schedule = self._way_to(protocol)
-        self._pipes: dict[int, ReadPipe | WritePipe] = {}
+        self._pipes: dict[int, Pipe] = {}
         self._ends: dict[int, int] = {}  # of the pipes, the parent's, by the child's number of each
         self._open_pipes: set[int] = set()
         self._exit_waiters: list[asyncio.Future[None]] = []
@@ -132,12 +135,22 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             for pipe in self._pipes.values():
                 pipe.start()
 
+    def _make_readers(self, protocol: StreamProtocol) -> None:
+        """Have the protocol read with readers that can lend their pipes, which are idle for now."""
+        limit = limit_of(protocol)
+        for fd, pipe in self._pipes.items():
+            if isinstance(pipe, ReadPipe):
+                pipe.lender = self
+                reader = OutputReader(self._loop, limit, pipe)
+                if fd == 1:
+                    protocol.stdout = reader
+                else:
+                    protocol.stderr = reader
+        self._starting = self._loop.call_later(SOON, self._start_pipes)
+
     def _start_pipes(self) -> None:
         for pipe in self._pipes.values():
-            try:
-                pipe.start()
-            except OSError as exc:
-                pipe.fail(exc)
+            pipe.start_or_fail()
 
     async def _undo(self) -> None:
         """After a failure or a cancellation: kill the child, if there is one, and wait until it is reaped.
@@ -254,8 +267,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if self._exited is not None:
             self._call(self._tell_exit)
         if self._pipes and self._schedule is _call_now:
-            # The streams may stay untouched, if communicate() is next.
-            self._loop.call_soon(self._start_pipes)
+            self._make_readers(cast("StreamProtocol", self._protocol))
         if self._loop.get_debug():
             logger.debug("process %r created: pid %s", self._command.called, self.get_pid())
         self._finish_if_drained()
@@ -307,6 +319,20 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     def get_pipe_transport(self, fd: int) -> asyncio.BaseTransport | None:
         """Return the transport of the parent's end of stdin (0), stdout (1) or stderr (2)."""
         return self._pipes.get(fd)
+
+    def kept(self, *, shared: bool) -> Kept:
+        """Return what output can be kept in."""
+        return Kept(self._port, shared=shared)
+
+    def collection(self, *fds: int) -> Collection:
+        """Return what lends the pipes of some fds to the collector: those that are there and not closing."""
+        pipes = {fd: self._pipes[fd] for fd in fds if fd in self._pipes and not self._pipes[fd].is_closing()}
+        if self._starting and not any(
+            pipe.stage is Stage.IDLE and fd not in pipes for fd, pipe in self._pipes.items()
+        ):
+            self._starting.cancel()
+            self._starting = None
+        return Collection(self._loop, self._port, self._ends, pipes)
 
     def send_signal(self, signal: int) -> None:
         """Signal the child through its pidfd.
@@ -458,8 +484,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self.let_go_of_tree()
         if self._state in OVER:
             return
-        if self._state in OPEN and not self._lives_on:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=1)
         close_all(self._ends)
         if self._exited is None and self._ticket and not self._lives_on:
             self._port.dispose(self._ticket)
+        if self._state in OPEN and not self._lives_on:  # last: the warning may be an error
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=1)

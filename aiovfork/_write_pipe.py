@@ -12,7 +12,7 @@ import os
 from typing import Final
 
 from aiovfork._compat import logger
-from aiovfork._pipes import Pipe, Stage
+from aiovfork._pipes import Borrower, Pipe, Stage
 
 #: Pieces to write at once.
 _PIECES: Final = 64
@@ -27,6 +27,7 @@ class WritePipe(Pipe, asyncio.Transport):
     Inherits asyncio.Transport, as asyncio's does: pause_reading exists and raises NotImplementedError.
     """
 
+    is_input = True
     _lost_writes = 0
     _high = _HIGH_WATER
     _low = _HIGH_WATER // 4
@@ -38,6 +39,26 @@ class WritePipe(Pipe, asyncio.Transport):
         super().__init__(loop, ends, fd, protocol)
         self._pieces: collections.deque[memoryview] = collections.deque()  # of objects that nobody changes
         self._size = 0
+
+    def is_closing(self) -> bool:
+        """Whether it takes nothing more."""
+        return self.stage is Stage.LENT or super().is_closing()
+
+    def lend(self, borrower: Borrower) -> memoryview | None:
+        """Give the descriptor away, and what is to be written."""
+        super().lend(borrower)
+        pieces = tuple(self._pieces)
+        self._clear()
+        # More than one: somebody has written faster than the child reads, and did not wait.
+        return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+
+    def take_back(self, rest: memoryview) -> None:
+        """Have both back."""
+        if rest:
+            self._pieces.append(rest)
+            self._size = len(rest)
+        self._maybe_resume_protocol()
+        super().take_back(rest)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write without blocking; what does not fit into the pipe is written later.
@@ -61,7 +82,8 @@ class WritePipe(Pipe, asyncio.Transport):
             data = view.tobytes()
             view = memoryview(data)
         view = view.cast("B")
-        if not self._pieces:
+        waiting = bool(self._pieces)
+        if not waiting:
             try:
                 written = os.write(self._number, view)
             except (BlockingIOError, InterruptedError):
@@ -72,11 +94,13 @@ class WritePipe(Pipe, asyncio.Transport):
             if written == len(view):
                 return
             view = view[written:]
-            self.start()
-            self._loop.add_writer(self._number, self._write_more)
         # The caller may change a bytearray as soon as this returns.
-        self._pieces.append(view if type(data) is bytes else memoryview(view.tobytes()))
+        self._pieces.append(view if type(view.obj) is bytes else memoryview(view.tobytes()))
         self._size += len(view)
+        if self.stage is Stage.IDLE:
+            self.start()
+        elif not waiting:
+            self._loop.add_writer(self._number, self._write_more)
         if self._size > self._high:
             self._pause_protocol()
 
@@ -99,12 +123,10 @@ class WritePipe(Pipe, asyncio.Transport):
             pieces.popleft()
         if not pieces:
             self._loop.remove_writer(self._number)
-        if self._protocol_paused and self._size <= self._low:
-            self._protocol_paused = False
-            self._tell_flow("resume_writing")  # it may write
-        if not pieces and self._stage is Stage.CLOSING:
+        self._maybe_resume_protocol()  # it may write
+        if not pieces and self.stage is Stage.CLOSING:
             self._unwatch()
-            self._lose(None)
+            self.lose(None)
 
     def _write_failed(self, exc: OSError) -> None:
         self._lost_writes += 1
@@ -119,9 +141,9 @@ class WritePipe(Pipe, asyncio.Transport):
         if self.is_closing():
             return
         if self._pieces and not self._loop.is_closed():
-            self._stage = Stage.CLOSING
+            self.stage = Stage.CLOSING
         else:
-            self._end(None)
+            self.end(None)
 
     def close(self) -> None:
         """As write_eof."""
@@ -129,7 +151,7 @@ class WritePipe(Pipe, asyncio.Transport):
 
     def abort(self) -> None:
         """Close at once."""
-        self._end(None)
+        self.end(None)
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes are still to be written."""
@@ -160,6 +182,11 @@ class WritePipe(Pipe, asyncio.Transport):
             self._protocol_paused = True
             self._tell_flow("pause_writing")
 
+    def _maybe_resume_protocol(self) -> None:
+        if self._protocol_paused and self._size <= self._low:
+            self._protocol_paused = False
+            self._tell_flow("resume_writing")
+
     def _tell_flow(self, method: str) -> None:
         try:
             getattr(self._protocol, method)()
@@ -172,20 +199,30 @@ class WritePipe(Pipe, asyncio.Transport):
     def _watch(self) -> None:
         # Nobody reads from this end: it becomes ready when the child's end is closed.
         self._loop.add_reader(self._number, self._reader_gone)
+        if self._pieces:
+            self._loop.add_writer(self._number, self._write_more)
 
     def _reader_gone(self) -> None:
         self._closed_by_peer()
         exc = BrokenPipeError() if self._pieces else None
-        self._stage = Stage.CLOSING
+        self.stage = Stage.CLOSING
         self._unwatch()
-        self._lose(exc)
+        self._clear()
+        self.lose(exc)
 
     def _unwatch(self) -> None:
         self._loop.remove_reader(self._number)
         if self._pieces:
             self._loop.remove_writer(self._number)
-            self._pieces.clear()
-            self._size = 0
+
+    def _clear(self) -> None:
+        self._pieces.clear()
+        self._size = 0
+
+    def end(self, exc: Exception | None) -> None:
+        """Close without waiting for anything; what was to be written is lost."""
+        super().end(exc)
+        self._clear()
 
     def _details(self) -> str:
         return f" bufsize={self._size}"

@@ -75,7 +75,7 @@ def _workers() -> Iterator[Workers]:
 @pytest.fixture(autouse=True)
 def no_leaks(_workers: Workers) -> Iterator[None]:
     """Fail a test that leaves a descriptor, child, thread or task, or changes what children inherit."""
-    before = _workers.look()
+    before = _workers.look_before()
     yield
     found = wait_same(before, look=_workers.look) + _workers.overdue()
     if found:

@@ -72,6 +72,81 @@ def test_a_stream_protocol_lets_its_transport_go() -> None:
             protocol.process_exited()
 
 
+def test_a_stream_reader_is_a_buffer_and_a_waiter() -> None:
+    """A StreamReader keeps bytes in _buffer, whoever waits in _waiter, and resumes a pipe that it has paused."""
+
+    class Pipe(asyncio.ReadTransport):
+        calls: list[str] = []  # noqa: RUF012
+
+        def pause_reading(self) -> None:
+            self.calls.append("pause")
+
+        def resume_reading(self) -> None:
+            self.calls.append("resume")
+
+    async def body() -> None:
+        reader = _compat.AsyncioStreamReader(limit=4, loop=asyncio.get_running_loop())
+        reader.set_transport(Pipe())
+        assert reader._waiter is None
+        reading = asyncio.ensure_future(reader.readline())
+        await asyncio.sleep(0)
+        assert isinstance(reader._waiter, asyncio.Future)
+        reader.feed_data(b"one\ntwo more than the limit")
+        assert await reading == b"one\n"
+        assert Pipe.calls == ["pause"]
+        assert type(reader._buffer) is bytearray
+        reader._buffer = bytearray(b"a")
+        reader._buffer.clear()
+        reader._maybe_resume_transport()
+        assert Pipe.calls == ["pause", "resume"]
+        reader.feed_eof()
+        assert reader.at_eof()
+        assert await reader.read() == b""
+
+    with asyncio.Runner() as runner:
+        runner.run(body())
+
+
+def test_read_and_readline_go_through_what_is_overridden() -> None:
+    """readline() and `async for` call readuntil(), and read() calls read(n) until the end."""
+
+    class Reader(_compat.AsyncioStreamReader):
+        async def read(self, n: int = -1) -> bytes:
+            called.append(f"read({'n' if n > 0 else ''})")
+            return await super().read(n)
+
+        async def readuntil(self, separator: Any = b"\n") -> bytes:
+            called.append("readuntil")
+            return await super().readuntil(separator)
+
+    async def body() -> None:
+        reader = Reader(limit=2**16, loop=asyncio.get_running_loop())
+        reader.feed_data(b"one\ntwo\nthree\nrest")
+        reader.feed_eof()
+        assert await reader.readline() == b"one\n"
+        async for line in reader:
+            assert line == b"two\n"
+            break
+        assert await reader.read() == b"three\nrest"
+
+    called: list[str] = []
+    with asyncio.Runner() as runner:
+        runner.run(body())
+    assert called == ["readuntil", "readuntil", "read()", "read(n)", "read(n)"]
+
+
+def test_a_stream_protocol_knows_its_limit() -> None:
+    """A SubprocessStreamProtocol has the limit of the readers that it makes, and lets them be replaced."""
+    with asyncio.Runner() as runner:
+        protocol: Any = _compat.StreamProtocol(limit=17, loop=runner.get_loop())
+        assert _compat.limit_of(protocol) == 17
+        reader = asyncio.StreamReader(loop=runner.get_loop())
+        protocol.stdout = reader
+        protocol.pipe_data_received(1, b"data")
+        protocol.pipe_connection_lost(1, None)
+        assert runner.run(reader.read()) == b"data"
+
+
 def test_no_other_module_reaches_into_another() -> None:
     """But for _compat.py, no module uses a private attribute of something that is not its own."""
     of_named_tuples = {"_make", "_replace", "_fields", "_field_defaults"}  # documented

@@ -126,10 +126,11 @@ def test_a_loop_that_closes_while_a_spawn_hangs(factory: Any, tmp_path: pathlib.
 
     children: list[psutil.Process] = []
     tasks: list[asyncio.Task[Any]] = []
-    with pytest.raises(KeyError), asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(body())
-    assert tasks.pop().done()
-    assert not children[0].is_running()
+    with quiet_finalizers():  # it may be over before it is cancelled: nobody closes that child
+        with pytest.raises(KeyError), asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(body())
+        assert tasks.pop().done()
+    children[0].wait(60)
 
 
 def test_a_spawn_whose_loop_is_stopped_and_dropped() -> None:

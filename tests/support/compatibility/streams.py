@@ -136,26 +136,22 @@ async def write_to_a_child_that_has_gone(spawn: Spawner) -> str:
     "all of the output",
     "what had been read is lost",
     "what had been read is lost",
-    plugged="what had been read is lost",
     differs="better",
 )
 async def communicate_again(spawn: Spawner) -> str:
     """What `communicate()` returns if it is called again after it was cancelled."""
     child_end, parent_end = os.pipe()
-    script = f"exec </dev/fd/{child_end}; read line; echo first; read line; echo last"
-    process: Any = await spawn.exec("sh", "-c", script, stdout=PIPE, pass_fds=[child_end])
+    told_end, telling_end = os.pipe()
+    script = f"exec </dev/fd/{child_end}; echo first; echo >/dev/fd/{telling_end}; read line; echo last"
+    process: Any = await spawn.exec("sh", "-c", script, stdout=PIPE, pass_fds=[child_end, telling_end])
     os.close(child_end)
-    fed = asyncio.Event()
-    feed_data = process.stdout.feed_data
-
-    def note(data: bytes) -> None:
-        feed_data(data)
-        fed.set()
-
-    process.stdout.feed_data = note
-    os.write(parent_end, b"\n")
+    os.close(telling_end)
     communicating = asyncio.ensure_future(process.communicate())
-    await fed.wait()
+    told = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().add_reader(told_end, told.cancel)
+    await asyncio.wait([told])
+    asyncio.get_running_loop().remove_reader(told_end)
+    os.close(told_end)
     await rounds(20)
     communicating.cancel()
     await asyncio.wait([communicating])
