@@ -147,8 +147,15 @@ class CompletionPort:
         self._sinks[ticket] = sink
         return ticket
 
-    def leave(self, ticket: int) -> None:
-        """Nobody wants to hear of a ticket any more; gives it back if it is held."""
+    def leave(self, ticket: int, sink: Any) -> None:
+        """Nobody wants to hear of a ticket any more; gives it back if it is held.
+
+        Args:
+            ticket: The ticket; 0 if an exception has come between the submission and the note of the ticket.
+            sink: Its sink.
+        """
+        if not ticket:
+            ticket = next((known for known, its in self._sinks.items() if its is sink), 0)
         self._sinks.pop(ticket, None)
         self._observed.pop(ticket, None)
         self.release(ticket)

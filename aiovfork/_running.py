@@ -21,7 +21,8 @@ from typing import Any, Final
 from aiovfork._capture import Capture, Input
 from aiovfork._cgroup import Cgroup, own_cgroup
 from aiovfork._errors import spawn_error, timeout_error
-from aiovfork._events import Captured, Exited, Spawned
+from aiovfork._events import Captured, Exited
+from aiovfork._heard import Child, Heard
 from aiovfork._options import Command
 from aiovfork._outcome import Completed, OutputLimitExceeded, ProcessFailed, ProcessTimeout
 from aiovfork._plan import GROUP_DIES, build
@@ -41,7 +42,7 @@ async def complete(command: Command, data: Input | None, terms: Terms) -> Comple
     running = Running(asyncio.get_running_loop(), command, data, terms)
     try:
         await running.start()
-        await running.waiter
+        await running.heard.waiter
         return await running.result()
     except asyncio.CancelledError as exc:
         raise await running.cancelled(exc) from None
@@ -57,13 +58,10 @@ async def complete(command: Command, data: Input | None, terms: Terms) -> Comple
 
 
 class Running:
-    """What one call has heard of its child."""
+    """One call, which owns its child. Whoever drops it ends the tree."""
 
     ticket = 0
-    failure: tuple[int, int, int] | None = None
-    event: Captured | None = None
-    exit: Exited | None = None
-    stopped = False
+    stopped = closed = False
     cgroup: Cgroup | None = None
     others: int | None = None  # in debug mode: how many spawns were under way before
     timers: tuple[asyncio.TimerHandle, ...] = ()
@@ -76,7 +74,7 @@ class Running:
         self.command = command
         self.terms = terms
         self.port = port_of(loop)
-        self.waiter = loop.create_future()
+        self.heard = Heard(loop)
         self.capture = Capture(
             data, limit=terms.limit, truncate=terms.truncate, drain_timeout=terms.drain_timeout
         )
@@ -94,61 +92,29 @@ class Running:
             raise ProcessTimeout(command.popen_args, terms.timeout)
         if self.loop.get_debug():
             self.others = under_way()
-        self.ticket = self.port.submit(plan, self, self.capture.pointer)
+        self.ticket = self.port.submit(plan, self.heard, self.capture.pointer)
         if terms.timeout is not None:
-            self.timers = (self.loop.call_later(terms.timeout, self._wake),)
+            self.timers = (self.loop.call_later(terms.timeout, self.heard.wake),)
         if command.spawn_timeout is not None:
             timer = self.loop.call_later(
                 command.spawn_timeout, self.port.cancel, self.ticket, -errno.ETIMEDOUT
             )
             self.timers = (*self.timers, timer)
 
-    # ---- events ----
-    # A record may be delivered again after an exception of a signal handler: each of these can be repeated.
-
-    def spawned(self, event: Spawned) -> None:
-        """Never comes: captured() tells of the start, too."""
-
-    def failed(self, error: int, step: int, status: int) -> None:
-        """There is no child."""
-        self.failure = error, step, status
-        self._wake()
-
-    def captured(self, event: Captured) -> None:
-        """The capture is over, and so is the child, unless that happened before its time."""
-        self.event = event
-        self.exit = event.exited
-        self._wake()
-
-    def exited(self, event: Exited) -> None:
-        """The child is over that has outlived its capture."""
-        self.exit = event
-        self._wake()
-
-    def _wake(self) -> None:
-        if not self.waiter.done():
-            self.waiter.set_result(None)
-
-    async def over(self) -> None:
-        """Wait until the child is over, or did not start."""
-        while self.exit is None and self.failure is None:
-            self.waiter = self.loop.create_future()
-            await self.waiter
-
     # ---- what it comes to ----
 
     async def result(self) -> Completed[Any]:
         """Return what run() returns, or raise what it raises. Something was heard, or the time is over."""
-        event, terms = self.event, self.terms
-        if self.failure is not None:
-            raise self._not_started(*self.failure)
-        if event is None or self.exit is None or event.error or event.limited:
+        event, terms = self.heard.event, self.terms
+        if self.heard.failure is not None:
+            raise self._not_started(*self.heard.failure)
+        if event is None or self.heard.exit is None or event.error or event.limited:
             await self.end(terms.teardown)
             raise await self._reason(event)
-        failed = bool(terms.check and self.exit.returncode)
+        failed = bool(terms.check and self.heard.exit.returncode)
         if failed or self.cgroup is not None:
             await self.end(terms.teardown)
-        completed = await self._completed(self.exit, event, lenient=failed)
+        completed = await self._completed(self.heard.exit, event, lenient=failed)
         if failed:
             raise ProcessFailed(completed)
         return completed
@@ -176,9 +142,9 @@ class Running:
 
     async def _known(self) -> Completed[Any] | None:
         """Return what is known of a child that was ended; None if it had not been started."""
-        if self.event is None or self.exit is None:
+        if self.heard.event is None or self.heard.exit is None:
             return None
-        return await self._completed(self.exit, self.event, lenient=True)
+        return await self._completed(self.heard.exit, self.heard.event, lenient=True)
 
     async def _completed(self, exited: Exited, event: Captured, *, lenient: bool) -> Completed[Any]:
         """Return what is known of a child that is over.
@@ -214,19 +180,19 @@ class Running:
         """
         if self._nothing_lives():
             return
-        if self.event is None:
+        if self.heard.event is None:
             # However long run() was to wait for descendants that hold the pipes: now it does not.
             self.capture.hurry(min(self.terms.drain_timeout or _DRAIN, _DRAIN))
             self.port.cancel(self.ticket)
         try:
-            await stop(_Child(self), teardown)
+            await stop(Child(self.port, self.ticket, self.heard, self.cgroup), teardown)
         finally:
             self.stopped = True
 
     def _nothing_lives(self) -> bool:
-        if self.stopped or not self.ticket or self.failure is not None:
+        if self.stopped or not self.ticket or self.heard.failure is not None:
             return True
-        return self.exit is not None and not self.exit.group_lives and self.cgroup is None
+        return self.heard.exit is not None and not self.heard.exit.group_lives and self.cgroup is None
 
     async def cancelled(self, exc: asyncio.CancelledError) -> asyncio.CancelledError:
         """After a cancellation: end the tree, or let it go on. Returns what to raise."""
@@ -245,59 +211,26 @@ class Running:
         """End the tree without waiting: the core kills and reaps."""
         if self.ticket:
             self.port.dispose(self.ticket)
+        self.close()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back. Idempotent; a child that has not been ended is killed."""
+        if self.closed:
+            return
         for timer in self.timers:
             timer.cancel()
         self.capture.free()
-        if self.others is not None and self.event is not None:
-            log_if_slow(self.loop, self.command, self.event.info(), self.others)
-        if self.ticket:
-            self.port.leave(self.ticket)
+        self.port.leave(self.ticket, self.heard)
         if self.cgroup is not None:
             self.cgroup.leave_soon()
+        if self.others is not None and self.heard.event is not None:
+            log_if_slow(self.loop, self.command, self.heard.event.info(), self.others)
+        self.closed = True
 
-
-class _Child:
-    """The child of a call, as stop() sees it."""
-
-    def __init__(self, running: Running) -> None:
-        self._running = running
-        self._port, self._ticket = running.port, running.ticket
-        self.cgroup = running.cgroup
-
-    @property
-    def pid(self) -> int:
-        """The child's pid. It runs its program, or has exited."""
-        event = self._running.event
-        return self._port.pid(self._ticket) or -1 if event is None else event.pid
-
-    @property
-    def exited(self) -> bool:
-        """Whether the exit was told, or that there was no start."""
-        return self._running.exit is not None or self._running.failure is not None
-
-    def kill(self, signal: int) -> None:
-        """Signal the child. Nothing happens once it has exited."""
-        with contextlib.suppress(ProcessLookupError):
-            self._port.kill(self._ticket, signal)
-
-    def kill_group(self, signal: int) -> bool:
-        """Signal the group that the child leads, also after its exit."""
-        return self._port.kill_group(self._ticket, signal)
-
-    def pin(self) -> None:
-        """Have the child's pid stay its own after the exit, until release()."""
-        self._port.pin(self._ticket)
-
-    def release(self) -> None:
-        """Give back what is held of an exited child."""
-        self._port.release(self._ticket)
-
-    async def wait_exit(self) -> None:
-        """Wait until the exit is told."""
-        await self._running.over()
+    def __del__(self) -> None:
+        """An exception from nowhere, such as KeyboardInterrupt, may have come in the very end of the call."""
+        if not self.closed and hasattr(self, "capture"):
+            self.abandon()
 
 
 async def _decode(completed: Completed[Any], encoding: str, errors: str, *, lenient: bool) -> None:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import aiovfork
+from aiovfork import _running
 from aiovfork._options import Command
 from aiovfork._plan import build
 from aiovfork._port import CompletionPort
@@ -103,6 +104,16 @@ async def failures() -> Any:
     return [type(exc).__name__ for exc in found]
 
 
+async def runs() -> Any:
+    """Programs that are run from start to end, and one that is not there."""
+    runs = [aiovfork.run("echo", "said"), aiovfork.run("sh", "-c", "exit 3", check=False)]
+    echo, failed = await asyncio.gather(*runs)
+    try:
+        await aiovfork.run("/no/such/program")
+    except OSError as exc:
+        return [echo.stdout, failed.returncode, type(exc).__name__]
+
+
 async def observed() -> Any:
     """What a callback of on_event() is told of a child, and of one that does not come to be."""
     events: list[aiovfork.Event] = []
@@ -122,6 +133,7 @@ SCENARIOS: list[tuple[Callable[[], Coroutine[Any, Any, Any]], list[Any]]] = [
     (protocols, ["made", "exited", "lost"] * 2),
     (processes, [b"said\n", b"said\n", 0]),
     (failures, ["SpawnFileNotFoundError", "CancelledError"]),
+    (runs, [b"said\n", 3, "SpawnFileNotFoundError"]),
     (observed, ["SpawnedEvent", "ExitedEvent", "FailedEvent"]),
 ]
 
@@ -215,6 +227,70 @@ def test_in_a_submission(factory: LoopFactory) -> None:
     assert (
         with_interrupts(factory, one_process, ["interrupted"], CompletionPort.submit, KeyboardInterrupt) > 10
     )
+
+
+#: In the environment of whatever a run starts, and of what that starts.
+MARK = "STARTED_BY_THE_TEST"
+
+
+def living() -> list[int]:
+    """The processes that a run has started, and their descendants."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            marked = process.environ().get(MARK) == str(os.getpid())
+            if marked and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except psutil.Error:
+            pass
+    return found
+
+
+async def ended_run(command: str, **options: Any) -> Any:
+    """A run, which may be interrupted, or end as it should."""
+    with contextlib.suppress(KeyboardInterrupt, aiovfork.ProcessTimeout, aiovfork.ProcessFailed):
+        await aiovfork.run_shell(command, env={**os.environ, MARK: str(os.getpid())}, **options)
+    return ["interrupted"]
+
+
+async def short_run() -> Any:
+    """One that ends by itself."""
+    return await ended_run("echo said")
+
+
+async def late_run() -> Any:
+    """One that is stopped, with a descendant."""
+    return await ended_run("sleep 1000 & sleep 1000", timeout=0.01)
+
+
+async def failed_run() -> Any:
+    """One whose descendant is stopped when it has failed."""
+    return await ended_run("sleep 1000 & exit 1", drain_timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "stride"),
+    [
+        (short_run, 7),
+        (late_run, 41),
+        (failed_run, 41),
+        pytest.param(short_run, 1, marks=pytest.mark.slow),
+        pytest.param(late_run, 3, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*was never awaited")  # interrupted between its call and its await
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("factory", LOOP_FACTORIES.values(), ids=LOOP_FACTORIES)
+def test_in_a_run(
+    factory: LoopFactory, scenario: Callable[[], Coroutine[Any, Any, Any]], stride: int
+) -> None:
+    """An exception before any byte code of run() leaves no process, no descriptor and nobody who waits for one."""
+    assert (
+        with_interrupts(factory, scenario, ["interrupted"], _running.complete, KeyboardInterrupt, stride)
+        > 100
+    )
+    while living():  # what was killed, and nobody waited for, may be about to die
+        os.sched_yield()
 
 
 class NoSink:

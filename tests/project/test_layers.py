@@ -21,7 +21,7 @@ PYTHON: list[set[str]] = [
     {"_events"},
     {"_observe", "_slow"},
     {"_port"},
-    {"_capture"},
+    {"_capture", "_heard"},
     {"_ports"},
     {"_lifecycle", "_popen", "_splitting"},
     {"_pipes", "_reading"},
