@@ -311,6 +311,8 @@ class CompletionPort:
                     end: end for end in ends_and_times[:3] if end >= 0
                 }  # closed once acknowledged
                 self.dispose(ticket)
+            elif kind != _FAILED:
+                self.release(ticket)
             self._observed.pop(ticket, None)
             return
         record: Spawned | Exited | Captured | None = None

@@ -10,6 +10,7 @@
 
 #include "capturing.h"
 #include "collector.h"
+#include "reaper.h"
 
 /* More than this is given back by the collector: to unmap a touched gigabyte takes a tenth of a second. */
 enum { CAPTURES_FREE_HERE = 1024 * 1024 };
@@ -76,6 +77,7 @@ void avf_capture_free(avf_capture *capture)
     avf_collection_unexpect(c);
     avf_unlock();
     avf_gate_leave();
+    avf_reaper_start();
     captures_give_back(c);
 }
 
