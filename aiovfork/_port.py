@@ -306,14 +306,7 @@ class CompletionPort:
         )
         sink = self._sinks.get(ticket)
         if sink is None:
-            if kind == _SPAWNED:  # an exception came between avf_spawn and the note of its sink
-                self._strays = {
-                    end: end for end in ends_and_times[:3] if end >= 0
-                }  # closed once acknowledged
-                self.dispose(ticket)
-            elif kind != _FAILED:
-                self.release(ticket)
-            self._observed.pop(ticket, None)
+            self._deliver_stray(ticket, kind, ends_and_times[:3])
             return
         record: Spawned | Exited | Captured | None = None
         try:
@@ -342,6 +335,15 @@ class CompletionPort:
             self._observe(ticket, record, error, step)
         if kind != _SPAWNED and not flags & _CHILD_LIVES:
             self._sinks.pop(ticket, None)
+
+    def _deliver_stray(self, ticket: int, kind: int, ends: list[int]) -> None:
+        """End what nobody owns: an exception came between avf_spawn and the note of its sink, or later."""
+        if kind == _SPAWNED:
+            self._strays = {end: end for end in ends if end >= 0}  # closed once acknowledged
+            self.dispose(ticket)
+        elif kind != _FAILED:
+            self.release(ticket)
+        self._observed.pop(ticket, None)
 
     def _observe(
         self, ticket: int, record: Spawned | Exited | Captured | None, error: int, step: int
