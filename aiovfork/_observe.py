@@ -137,8 +137,9 @@ def on_event(callback: Callback) -> Subscription:
 
     Whichever function or loop of aiovfork starts them. It hears of the spawns that are asked for from now on:
     a SpawnedEvent and later an ExitedEvent, or a FailedEvent, each once. A run() has one report for start and
-    end, so both of its events come at its end. No event comes of children that outlive their loop, and of
-    calls that are refused before there is a spawn, such as those with a wrong argument.
+    end, so both of its events come at its end; none comes if it is detached or its task is destroyed. No
+    ExitedEvent comes of children that outlive their loop, and no event of calls that are refused before there
+    is a spawn, such as those with a wrong argument.
 
     The callback runs on the thread of the loop that has started the child, in a copy of the context of the
     call, and must not block. What it raises goes to the loop's exception handler and harms nothing. Where

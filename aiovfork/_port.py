@@ -22,8 +22,9 @@ from aiovfork._plan import Plan
 
 _SPAWNED: Final[int] = lib.AVF_SPAWNED
 _FAILED: Final[int] = lib.AVF_FAILED
-_EXITED: Final[int] = lib.AVF_EXITED
-_COPIED: Final[int] = lib.AVF_COPIED
+_CAPTURED: Final[int] = lib.AVF_CAPTURED
+# What a sink is told a record by.
+_METHODS: Final = {_SPAWNED: "spawned", lib.AVF_EXITED: "exited", _CAPTURED: "captured"}
 _CHILD_LIVES: Final[int] = lib.AVF_CHILD_LIVES
 _FILLED, _TAKEN = 0, 1
 
@@ -106,8 +107,9 @@ class CompletionPort:
         if ticket < 0:
             error, step = ticket, self._step[0]
             if observation is not None:
-                self._untold.note(observation, observation.failed(0, error, step))
-                self._untold.tell(self._report)
+                untold = Untold()  # what waits in the other one may not be acknowledged yet
+                untold.note(observation, observation.failed(0, error, step))
+                untold.tell(self._report)
             raise spawn_error(plan.command, error, step)
         if observation is not None:
             self._observed[ticket] = observation
@@ -309,30 +311,28 @@ class CompletionPort:
             self._deliver_stray(ticket, kind, ends_and_times[:3])
             return
         record: Spawned | Exited | Captured | None = None
+        if kind == _SPAWNED:
+            stdin, stdout, stderr, *times = ends_and_times
+            record = Spawned(ticket, pid, pidfd, flags, (stdin, stdout, stderr), *times)
+        elif kind in _METHODS:
+            record = Exited(status, flags, bytes(self._view[at + EVENT.size : at + EVENT_SIZE]))
+            if kind == _CAPTURED:
+                queue_ns, clone_ns, exec_ns = ends_and_times[3:]
+                record = Captured(ticket, pid, error, flags, queue_ns, clone_ns, exec_ns, record)
+        # First, for the sink may leave before the record comes again.
+        if self._observed:
+            self._observe(ticket, record, error, step)
         try:
-            if kind == _SPAWNED:
-                stdin, stdout, stderr, *times = ends_and_times
-                record = Spawned(ticket, pid, pidfd, flags, (stdin, stdout, stderr), *times)
-                sink.spawned(record)
+            if record is not None:
+                getattr(sink, _METHODS[kind])(record)
             elif kind == _FAILED:
                 sink.failed(error, step, status)
-            elif kind == _COPIED:
-                sink.copied()
             else:
-                exited = Exited(status, flags, bytes(self._view[at + EVENT.size : at + EVENT_SIZE]))
-                if kind == _EXITED:
-                    record = exited
-                    sink.exited(exited)
-                else:
-                    queue_ns, clone_ns, exec_ns = ends_and_times[3:]
-                    record = Captured(ticket, pid, error, flags, queue_ns, clone_ns, exec_ns, exited)
-                    sink.captured(record)
+                sink.copied()
         except MemoryError:  # no fault of the sink: again, when there is some
             raise
         except Exception as exc:  # noqa: BLE001  # of a protocol; reported
             self._report(exc)
-        if self._observed:
-            self._observe(ticket, record, error, step)
         if kind != _SPAWNED and not flags & _CHILD_LIVES:
             self._sinks.pop(ticket, None)
 

@@ -121,12 +121,26 @@ async def observed() -> Any:
         await (await aiovfork.create_subprocess_exec("true")).wait()
         with contextlib.suppress(FileNotFoundError):
             await aiovfork.create_subprocess_exec("/no/such/program")
-        # What an interrupt has kept back is told before the loop's next round ends.
-        for _ in range(1000):
-            if len(events) >= 3:
-                break
-            await asyncio.sleep(0)
+        await told_of(events, 3)
     return [type(event).__name__ for event in events]
+
+
+async def told_of(events: list[aiovfork.Event], count: int) -> None:
+    """Wait for what an interrupt has kept back: it is told in the loop's next round."""
+    for _ in range(1000):
+        if len(events) >= count:
+            break
+        await asyncio.sleep(0)
+
+
+async def runs() -> Any:
+    """The output of run(), small and so large that it is copied off the loop, and what a callback is told."""
+    events: list[aiovfork.Event] = []
+    with aiovfork.on_event(events.append):
+        small = await aiovfork.run("echo", "said")
+        large = await aiovfork.run("head", "-c", "100000", "/dev/zero")
+        await told_of(events, 4)
+    return [small.stdout, len(large.stdout), *(type(event).__name__ for event in events)]
 
 
 SCENARIOS: list[tuple[Callable[[], Coroutine[Any, Any, Any]], list[Any]]] = [
@@ -135,6 +149,7 @@ SCENARIOS: list[tuple[Callable[[], Coroutine[Any, Any, Any]], list[Any]]] = [
     (failures, ["SpawnFileNotFoundError", "CancelledError"]),
     (runs, [b"said\n", 3, "SpawnFileNotFoundError"]),
     (observed, ["SpawnedEvent", "ExitedEvent", "FailedEvent"]),
+    (runs, [b"said\n", 100_000, *["SpawnedEvent", "ExitedEvent"] * 2]),
 ]
 
 
@@ -154,7 +169,8 @@ def with_interrupts(
     stride: int = 1,
 ) -> int:
     """Run a scenario again and again, each time with an exception some byte codes later; return how many."""
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with contextlib.ExitStack() as at_end:
+        runner = at_end.enter_context(asyncio.Runner(loop_factory=factory))
         loop = runner.get_loop()
         loop.set_exception_handler(lambda _loop, context: None)
         # Since 3.12 Python tells of byte codes only from the second call of a traced function on.
@@ -162,6 +178,9 @@ def with_interrupts(
         runner.run(scenario())
         sys.settrace(None)
         descriptors = len(os.listdir("/proc/self/fd"))
+        gc.collect()
+        gc.freeze()  # what there is already is not looked at again and again
+        at_end.callback(gc.unfreeze)
         number = 0
         while True:
             number += stride
