@@ -149,7 +149,7 @@ class CompletionPort:
         self._sinks[ticket] = sink
         return ticket
 
-    def leave(self, ticket: int, sink: Any) -> None:
+    def leave(self, ticket: int, sink: Any = None) -> None:
         """Nobody wants to hear of a ticket any more; gives it back if it is held.
 
         Args:
