@@ -133,7 +133,7 @@ async def told_of(events: list[aiovfork.Event], count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def runs() -> Any:
+async def observed_runs() -> Any:
     """The output of run(), small and so large that it is copied off the loop, and what a callback is told."""
     events: list[aiovfork.Event] = []
     with aiovfork.on_event(events.append):
@@ -149,7 +149,7 @@ SCENARIOS: list[tuple[Callable[[], Coroutine[Any, Any, Any]], list[Any]]] = [
     (failures, ["SpawnFileNotFoundError", "CancelledError"]),
     (runs, [b"said\n", 3, "SpawnFileNotFoundError"]),
     (observed, ["SpawnedEvent", "ExitedEvent", "FailedEvent"]),
-    (runs, [b"said\n", 100_000, *["SpawnedEvent", "ExitedEvent"] * 2]),
+    (observed_runs, [b"said\n", 100_000, *["SpawnedEvent", "ExitedEvent"] * 2]),
 ]
 
 
