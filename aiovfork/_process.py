@@ -6,6 +6,7 @@ Layer: above the transport. Thread: the loop's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 from types import EllipsisType, TracebackType
 from typing import Any, Self, SupportsFloat
@@ -264,10 +265,11 @@ class Process(AsyncioProcess):
         return TransportChild(self._transport, self.wait)
 
     async def _end_cancelled(self) -> None:
-        """Do what on_cancel says."""
-        if self._ending.on_cancel == "stop":
-            await stop(self._child, self._ending.default)
-        elif self._ending.on_cancel == "kill":
-            await kill(self._child, self._ending.default.tree)
-        elif self._ending.on_cancel == "detach":
+        """Do what on_cancel says. A child with other credentials is left: the cancellation is what counts."""
+        if self._ending.on_cancel == "detach":
             self._transport.let_live()
+        with contextlib.suppress(PermissionError):
+            if self._ending.on_cancel == "stop":
+                await stop(self._child, self._ending.default)
+            elif self._ending.on_cancel == "kill":
+                await kill(self._child, self._ending.default.tree)

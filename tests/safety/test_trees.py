@@ -313,3 +313,31 @@ async def _reaped(pid: int) -> None:
             return
         process = await aiovfork.create_subprocess_exec("true")
         await process.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("loop", LOOP_FACTORIES)
+def test_one_with_other_credentials(way: Any, loop: str) -> None:
+    """A child that may not be signalled is an error of stop(), told at once; a cancellation is still one."""
+    isolated(_stop_somebody_elses, way, loop=loop)
+
+
+async def _stop_somebody_elses(way: Any) -> None:
+    _binding.force(group=way)
+    with trees() as started:
+        tree = await started.start("say ready; exec sleep 60", on_cancel="kill", stdout=aiovfork.PIPE)
+        os.setresuid(65534, 65534, 0)
+        try:
+            for whom in ("group", None):
+                with pytest.raises(PermissionError):
+                    await tree.process.stop(patience=600, tree=whom)
+            task = asyncio.ensure_future(tree.process.communicate())
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            assert tree.alive
+        finally:
+            os.setresuid(0, 0, 0)
+        await tree.process.stop()
+        assert not tree.alive
