@@ -104,10 +104,18 @@ class Lines(Generic[LineT]):
         self._given = None
         teardown = self._terms.teardown
         ending = Ending(teardown, own_cgroup=teardown.tree == "cgroup")
-        self._process = await process_of(loop, reading, self._command, ending)
+        timeout = self._terms.timeout
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                self._process = await process_of(loop, reading, self._command, ending)
+        except TimeoutError:
+            if timeout is None or not limit.expired():  # it is that of spawn_timeout
+                raise
+            raise ProcessTimeout(self._command.popen_args, timeout) from None
         self._transport = reading.transport
-        if self._terms.timeout is not None:
-            left = self._begun + self._terms.timeout - time.monotonic()
+        if timeout is not None:
+            left = self._begun + timeout - time.monotonic()
             self._deadline = loop.call_later(max(left, 0), self._time_is_over)
         return self
 
@@ -116,24 +124,28 @@ class Lines(Generic[LineT]):
     ) -> None:
         """Wait for the exit if all lines were read; else end the program and its group."""
         reading, transport = self._running()
+        if self._deadline is not None and exc is not None:
+            self._deadline.cancel()
         if exc_type is GeneratorExit:  # the task was destroyed: no loop is there to wait in
             kill_now(self._child(), self._terms.teardown.tree)
             transport.close()
             return
-        over = False
+        failed = well = False
         try:
             if exc is None and not self._left:
                 await self._finish(reading)
-                self._child().release()  # what the program has left running goes on
-                transport.close()
-                over = True
+                failed = self._terms.check and self.returncode != 0
+                well = not failed
         finally:
-            if not over:
-                await self._stop()
             if self._deadline is not None:
                 self._deadline.cancel()
-        if over and self._terms.check and self.returncode:
+            if not well:
+                await self._stop()
+        if failed:
             raise ProcessFailed(self._completed())
+        if well:
+            self._child().release()  # whom the program has left running goes on
+            transport.close()
 
     def _running(self) -> tuple[Reading, SubprocessTransport]:
         if self._reading is None or self._transport is None:

@@ -18,6 +18,8 @@ from aiovfork._splitting import CHUNK
 
 #: Bytes that wait for the consumer before reading pauses; a loop reads up to 256 KiB more at once.
 HIGH: Final = CHUNK
+# What silence is, at least: a look at it must not be all that the loop does.
+_MOMENT: Final = 0.001
 #: Bytes that are kept of what nobody asked for.
 TAIL: Final = 2**16
 
@@ -215,6 +217,8 @@ class Reading(StreamProtocol):
             pipe = self.transport.get_pipe_transport(fd)
             if not pipe.is_closing():
                 pipe.resume_reading()
+        if self.exited:
+            self._watch()
 
     def _watch(self) -> None:
         """See to it that the streams end, after the child has."""
@@ -228,12 +232,13 @@ class Reading(StreamProtocol):
                 self._timers[fd] = self._loop.call_later(self._drain_timeout or 0, self._cut, fd)
 
     def _watch_silence(self, fd: int) -> None:
-        self._timers[fd] = self._loop.call_later(self._drain_timeout or 0, self._look, fd, self._received[fd])
+        seconds = max(self._drain_timeout or 0, _MOMENT)
+        self._timers[fd] = self._loop.call_later(seconds, self._look, fd, self._received[fd])
 
     def _look(self, fd: int, received: int) -> None:
-        if fd not in self.open:
+        if fd not in self.open or self._held_up:  # _resume() looks again
             return
-        if self._held_up or self._received[fd] != received or self._unread(fd):
+        if self._received[fd] != received or self._unread(fd):
             self._watch_silence(fd)
         else:  # what the loop has read and not delivered yet comes before that
             self._loop.call_soon(self._cut_if_silent, fd, received)

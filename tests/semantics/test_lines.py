@@ -15,6 +15,7 @@ import pytest
 
 import aiovfork
 from aiovfork import PIPE
+from tests.support.hold import held
 from tests.support.window import rounds
 from tests.support.witness import Witness
 
@@ -236,6 +237,26 @@ async def test_a_time_out() -> None:
     assert info.value.timeout == 0.2
     assert info.value.returncode == -signal.SIGTERM
     assert info.value.stderr == "why\n"
+
+
+async def test_a_time_out_of_the_start(tmp_path: pathlib.Path) -> None:
+    """timeout counts from the start; spawn_timeout is a SpawnError, as ever."""
+    async with held(tmp_path) as hold:
+        with pytest.raises(aiovfork.ProcessTimeout, match="before it ran"):
+            await collect(aiovfork.lines(hold.path, timeout=0.1), [])
+    async with held(tmp_path) as hold:
+        with pytest.raises(aiovfork.SpawnError) as info:
+            await collect(aiovfork.lines(hold.path, timeout=60, spawn_timeout=0.1), [])
+        assert isinstance(info.value, TimeoutError)
+
+
+async def test_a_failure_leaves_nobody() -> None:
+    """A program that fails is ended with whom it has left in its group; one that does not leaves them alone."""
+    with Witness() as witness:
+        output = sh("sleep 1000 & exit 3", drain_timeout=0.01, pass_fds=[witness.fd])
+        with pytest.raises(aiovfork.ProcessFailed):
+            await collect(output, [])
+        assert witness.nobody_lives()
 
 
 async def test_a_time_out_at_the_end() -> None:
