@@ -167,7 +167,7 @@ class Capture:
         if at_hand is not None:
             return at_hand
         if not self._copies:
-            stdout, stderr = (_uninitialised(length) for length in self.pointer.length)
+            stdout, stderr = (uninitialised(length) for length in self.pointer.length)
             to_stdout, to_stderr = ffi.from_buffer(stdout), ffi.from_buffer(stderr)
             self._copied = asyncio.get_running_loop().create_future()
             self._copies = (stdout, stderr, to_stdout, to_stderr)
@@ -222,6 +222,7 @@ def _allocator() -> Callable[[None, int], bytes]:
     return result
 
 
-def _uninitialised(size: int) -> bytes:
+def uninitialised(size: int) -> bytes:
+    """Return bytes that the caller fills before anybody else sees them."""
     # Up to one byte CPython has one object for all.
     return _allocator()(None, size) if size > 1 else bytes(size)

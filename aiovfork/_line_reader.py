@@ -14,11 +14,12 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from aiovfork._api import process_of
 from aiovfork._capture import Input
+from aiovfork._joining import joined
 from aiovfork._options import Command
 from aiovfork._outcome import Completed, ProcessFailed, ProcessTimeout
 from aiovfork._process import Process
 from aiovfork._reading import Reading
-from aiovfork._splitting import Form
+from aiovfork._splitting import Form, Pieces
 from aiovfork._terms import Terms
 from aiovfork._transport import SubprocessTransport
 from aiovfork._tree import Ending, TransportChild, kill_now, stop
@@ -59,6 +60,7 @@ class Lines(Generic[LineT]):
         # Lines that are cut already, and the stream that may have more in its last chunk.
         self._lines: Iterator[Any] = iter(())
         self._current: int | None = None
+        self._long: list[Any] = []  # such lines, of which the first is in pieces
         self._fresh = True  # the loop has had its turn since the last step
 
     @property
@@ -235,6 +237,11 @@ class Lines(Generic[LineT]):
         while self._left:
             if self._timed_out:
                 await self._give_up()
+            if self._long:
+                self._long[0] = await joined(self._long[0])
+                self._offer(self._long)
+                self._long = []
+                return True
             if self._current is None and not reading.has_more:
                 await reading.wait()
                 self._fresh = True
@@ -248,6 +255,12 @@ class Lines(Generic[LineT]):
                 return True
         return False
 
+    def _offer(self, lines: list[Any]) -> None:
+        self._lines = iter(lines)
+        if self._source == "both":
+            assert self._current is not None
+            self._lines = zip(itertools.repeat(_NAMES[self._current]), lines, strict=False)
+
     def _step(self, reading: Reading) -> bool:
         if self._current is None:
             self._current, data = reading.take()
@@ -258,10 +271,11 @@ class Lines(Generic[LineT]):
                 splitter.feed(data)
         splitter = self._splitters[self._current]
         lines = splitter.next_lines()
+        if lines and isinstance(lines[0], Pieces):
+            self._long = lines
+            return False
         if lines:
-            self._lines = iter(lines)
-            if self._source == "both":
-                self._lines = zip(itertools.repeat(_NAMES[self._current]), lines, strict=False)
+            self._offer(lines)
             return True
         if splitter.ended:
             self._left.discard(self._current)

@@ -20,6 +20,23 @@ CHUNK: Final = 2**16
 BATCH: Final = 2**10
 
 
+#: A longer line is not joined here: to do so would stop the loop.
+LONG: Final = 2**20
+
+
+class Pieces:
+    """A line of more than LONG, in pieces of at most CHUNK."""
+
+    __slots__ = ("_length", "parts")
+
+    def __init__(self, parts: list[Any], length: int) -> None:
+        self.parts = parts
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+
 class LineTooLong(ValueError):  # noqa: N818  # it says what is wrong, as the stdlib's names do
     """A line is longer than max_line."""
 
@@ -69,8 +86,8 @@ class Splitter(Generic[LineT]):
             self._rest = self._unified(self._decoded(b"", final=True))
         self.ended = True
 
-    def next_lines(self) -> list[LineT]:
-        """Return the next lines, in order; none: the chunk is used up.
+    def next_lines(self) -> list[Any]:
+        """Return the next lines, in order; none: the chunk is used up. The first may be Pieces.
 
         Raises:
             UnicodeError: Here is what the decoder cannot read.
@@ -115,14 +132,15 @@ class Splitter(Generic[LineT]):
         lines: list[Any] = self._rest.split(self._lf, BATCH)
         last = lines.pop()
         if lines and self._length:
-            lines[0] = self._joined(lines[0])
+            room = None if limit is None or not self._truncate else limit - self._length
+            lines[0] = self._joined(lines[0][:room])
         if len(lines) == BATCH:
             self._rest, last = last, self._empty
         else:
             self._rest = self._empty
         if limit is not None and may_be_long:
             if self._truncate:
-                lines = [line[:limit] for line in lines]
+                lines = [line if len(line) <= limit else line[:limit] for line in lines]
                 last = last[: limit - self._length]
             else:
                 lines, last = self._until_too_long(lines, last, limit)
@@ -132,7 +150,9 @@ class Splitter(Generic[LineT]):
         return lines
 
     def _joined(self, end: Any) -> Any:
-        line = self._empty.join((*self._pieces, end))
+        self._pieces.append(end)
+        length = self._length + len(end)
+        line = self._empty.join(self._pieces) if length <= LONG else Pieces(self._pieces, length)
         self._pieces, self._length = [], 0
         return line
 

@@ -62,6 +62,15 @@ async def decoded(data: bytes, encoding: str, errors: str) -> str:
     return await _assembled(strings, parts, length, widest)
 
 
+async def joined(parts: list[str]) -> str:
+    """Join parts of a text, of at most SLICE characters each."""
+    length = sum(map(len, parts))
+    strings = _strings() if length > _JOINED else None
+    if strings is None:
+        return "".join(parts)
+    return await _assembled(strings, list(parts), length, max(map(_widest, parts)))
+
+
 class _Strings(NamedTuple):
     """CPython's functions for a str that is being made. It is an address until it is done."""
 

@@ -122,6 +122,26 @@ async def test_long_lines() -> None:
     assert numbers == [0, 1, 2]
 
 
+@pytest.mark.parametrize("encoding", [None, "utf-8", "latin-1"])
+async def test_a_long_line_does_not_stop_the_loop(encoding: str | None) -> None:
+    """The pieces of a long line are put together in steps; a cancellation in between loses nothing."""
+    data = os.urandom(3_000_000).replace(b"\n", b"-").replace(b"\r", b"-")
+    cancelled = 0
+    async with aiovfork.lines("cat", input=data + b"\nnext", encoding=encoding, stdin=PIPE) as output:
+        while True:
+            asking = asyncio.ensure_future(anext(output))
+            await rounds(20 + cancelled)
+            if asking.done():
+                break
+            asking.cancel()
+            await asyncio.wait([asking])
+            cancelled += 1
+        line = await asking
+        assert line == (data if encoding is None else data.decode(encoding, "replace"))
+        assert len([line async for line in output]) == 1
+    assert cancelled
+
+
 async def test_a_line_longer_than_max_line() -> None:
     """LineTooLong comes after the lines before it, and the program is ended; "truncate" cuts the line."""
     with Witness() as witness:

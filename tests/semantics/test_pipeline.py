@@ -84,7 +84,7 @@ async def test_no_group() -> None:
 async def test_the_first_ends_before_the_others_start(tmp_path: pathlib.Path) -> None:
     """The first may be over, all of it written, before the second runs: its group is there to be joined."""
     async with held(tmp_path) as hold:
-        task = asyncio.ensure_future(aiovfork.pipeline(["echo", "hello"], [hold.path], ["cat"], input=None))
+        task = asyncio.ensure_future(aiovfork.pipeline(["echo", "hello"], [hold.path]))
         pid = await child_in_window(hold)
         await until(lambda: aiovfork.stats().alive == 0 or _state(_leader(pid)) == "Z")
         hold.release()

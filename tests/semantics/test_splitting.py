@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiovfork._splitting import BATCH, CHUNK, LineTooLong, Newlines, OnLong, Splitter
+from aiovfork._splitting import BATCH, CHUNK, LONG, LineTooLong, Newlines, OnLong, Pieces, Splitter
 
 PIECES = st.sampled_from(
     [
@@ -171,4 +171,23 @@ def test_a_long_line_costs_no_more_than_it_holds(encoding: str | None) -> None:
         assert one.next_lines() == []
     one.feed(b"\n")
     (line,) = one.next_lines()
+    assert isinstance(line, Pieces)
     assert len(line) == 2000 * CHUNK
+    assert max(map(len, line.parts)) == CHUNK
+
+
+@pytest.mark.parametrize("on_long", ["raise", "truncate"])
+def test_a_long_line_is_cut_too(on_long: OnLong) -> None:
+    """max_line holds for what is given in pieces."""
+    one = splitter(max_line=LONG + 5, on_long=on_long)
+    for _ in range(LONG // CHUNK):
+        one.feed(b"x" * CHUNK)
+        assert one.next_lines() == []
+    one.feed(b"1234567\nnext\n")
+    if on_long == "raise":
+        with pytest.raises(LineTooLong):
+            one.next_lines()
+    else:
+        line, following = one.next_lines()
+        assert (len(line), following) == (LONG + 5, "next")
+        assert line.parts[-1] == "12345"
