@@ -142,12 +142,12 @@ class Capture:
         data = pointer.data
         return ffi.buffer(data[0], stdout)[:], ffi.buffer(data[1], stderr)[:]
 
-    def pieces(self, fd: int) -> Iterator[bytes]:
+    def pieces(self, fd: int, size: int = _PIECE) -> Iterator[bytes]:
         """Return what was kept of stdout (1) or stderr (2), copied, in pieces. Not while it is under way."""
         at = ffi.new("char **")
         offset = 0
-        while (size := lib.avf_capture_piece(self.pointer, fd - 1, offset, at)) > 0:
-            piece = ffi.buffer(at[0], min(size, _PIECE))[:]
+        while (there := lib.avf_capture_piece(self.pointer, fd - 1, offset, at)) > 0:
+            piece = ffi.buffer(at[0], min(there, size))[:]
             offset += len(piece)
             yield piece
 

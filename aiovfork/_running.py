@@ -29,7 +29,7 @@ from aiovfork._plan import GROUP_DIES, build
 from aiovfork._ports import port_of
 from aiovfork._slow import log_if_slow, under_way
 from aiovfork._terms import Terms
-from aiovfork._text import decoded
+from aiovfork._text import SLICE, decoded
 from aiovfork._tree import Teardown, stop
 
 _PIPE: Final = subprocess.PIPE
@@ -153,22 +153,41 @@ class Running:
             UnicodeDecodeError: The output is not text of the encoding; unless this is lenient.
             MemoryError: There is not enough for the output.
         """
+        terms, capture = self.terms, self.capture
         duration = self.loop.time() - self.began
-        command, terms, capture = self.command, self.terms, self.capture
-        stdout, stderr = capture.at_hand() or await capture.output(self.port)
+        outputs: tuple[Any, Any] | None = capture.at_hand()
+        problem = None
+        if terms.encoding is not None:
+            try:
+                outputs = await self._text(outputs, terms.encoding, terms.errors)
+            except UnicodeDecodeError as exc:
+                problem = exc
+                if lenient:
+                    outputs = await self._text(outputs, terms.encoding, "backslashreplace")
+        stdout, stderr = outputs or await capture.output(self.port)
         completed: Completed[Any] = Completed(
-            command.popen_args,
-            stdout if command.stdout == _PIPE else None,
-            stderr if command.stderr == _PIPE else None,
+            self.command.popen_args,
+            stdout if self.command.stdout == _PIPE else None,
+            stderr if self.command.stderr == _PIPE else None,
             started=event,
             exited=exited,
             duration=duration,
             drained=not (event.cut or event.limited or event.error),
             truncated=terms.limit is not None and max(capture.total) > terms.limit,
         )
-        if terms.encoding is not None:
-            await _decode(completed, terms.encoding, terms.errors, lenient=lenient)
+        if problem is not None and not lenient:
+            problem.add_note(f"aiovfork: output of {self.command.program!r}: see errors=")
+            problem.completed = completed  # type: ignore[attr-defined]  # documented
+            try:
+                raise problem
+            finally:
+                problem = None  # no circle by its traceback
         return completed
+
+    async def _text(self, outputs: tuple[bytes, bytes] | None, encoding: str, errors: str) -> tuple[str, str]:
+        """Decode the outputs; large ones from the memory of the capture."""
+        stdout, stderr = outputs or (self.capture.pieces(1, SLICE), self.capture.pieces(2, SLICE))
+        return await decoded(stdout, encoding, errors), await decoded(stderr, encoding, errors)
 
     # ---- an end before its time ----
 
@@ -182,7 +201,8 @@ class Running:
             return
         if self.heard.event is None:
             # However long run() was to wait for descendants that hold the pipes: now it does not.
-            self.capture.hurry(min(self.terms.drain_timeout or _DRAIN, _DRAIN))
+            drain_timeout = self.terms.drain_timeout
+            self.capture.hurry(_DRAIN if drain_timeout is None else min(drain_timeout, _DRAIN))
             self.port.cancel(self.ticket)
         try:
             await stop(Child(self.port, self.ticket, self.heard, self.cgroup), teardown)
@@ -203,6 +223,8 @@ class Running:
             await self.end(teardown if on_cancel == "stop" else dataclasses.replace(teardown, signals=()))
         except asyncio.CancelledError as again:
             exc = again
+        except OSError as problem:  # of a program with other credentials
+            exc.add_note(f"aiovfork: {self.command.program!r} could not be ended: {problem}")
         with contextlib.suppress(MemoryError):
             exc.completed = await self._known()  # type: ignore[attr-defined]  # documented
         return exc
@@ -231,18 +253,3 @@ class Running:
         """An exception from nowhere, such as KeyboardInterrupt, may have come in the very end of the call."""
         if not self.closed and hasattr(self, "capture"):
             self.abandon()
-
-
-async def _decode(completed: Completed[Any], encoding: str, errors: str, *, lenient: bool) -> None:
-    outputs = completed.stdout, completed.stderr
-    try:
-        texts = [None if data is None else await decoded(data, encoding, errors) for data in outputs]
-    except UnicodeDecodeError as exc:
-        if not lenient:
-            exc.add_note(f"aiovfork: the output of {completed.args!r} is not {encoding}: see errors=")
-            exc.completed = completed  # type: ignore[attr-defined]  # documented
-            raise
-        texts = [
-            None if data is None else await decoded(data, encoding, "backslashreplace") for data in outputs
-        ]
-    completed.stdout, completed.stderr = texts

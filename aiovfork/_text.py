@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import codecs
 import functools
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 #: Bytes that one callback of the loop decodes or copies.
@@ -39,22 +40,25 @@ def check_codec(encoding: Any, errors: Any) -> None:
     codecs.lookup_error(errors)
 
 
-async def decoded(data: bytes, encoding: str, errors: str) -> str:
-    """Decode an output.
+async def decoded(data: bytes | Iterable[bytes], encoding: str, errors: str) -> str:
+    """Decode an output, which may come in pieces.
 
     Raises:
         UnicodeDecodeError: It is not text of that encoding. object is the slice with the fault.
     """
-    if len(data) <= SLICE:
-        return data.decode(encoding, errors)
+    if isinstance(data, bytes):
+        if len(data) <= SLICE:
+            return data.decode(encoding, errors)
+        data = (data,)
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     parts: list[str] = []
     length, widest = 0, 0x7F
-    for at in range(0, len(data), SLICE):
-        part = decoder.decode(data[at : at + SLICE], final=at + SLICE >= len(data))
-        parts.append(part)
-        length += len(part)
-        widest = max(widest, _widest(part))
+    for slice_ in itertools.chain(_slices(data), (b"",)):
+        part = decoder.decode(slice_, final=not slice_)
+        if part:
+            parts.append(part)
+            length += len(part)
+            widest = max(widest, _widest(part))
         await asyncio.sleep(0)
     strings = _strings() if length > _JOINED else None
     if strings is None:
@@ -69,6 +73,12 @@ async def joined(parts: list[str]) -> str:
     if strings is None:
         return "".join(parts)
     return await _assembled(strings, list(parts), length, max(map(_widest, parts)))
+
+
+def _slices(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        for at in range(0, len(piece), SLICE):
+            yield piece[at : at + SLICE]
 
 
 class _Strings(NamedTuple):
