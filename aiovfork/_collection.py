@@ -109,7 +109,7 @@ class Collection:
         """Have back what has not ended; idempotent. The pipes are read again soon, if nobody lends them."""
         if self._lent:
             self._take(self._capture.take_back() or {})
-            self._port.leave(self._ticket)
+            self._port.leave(self._ticket, self)
 
     def cut(self) -> None:
         """End it here: take what is in the pipes that have not ended, and close them."""
