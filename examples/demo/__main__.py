@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from examples.demo.backends import BACKENDS, Backend, have_uvloop
-from examples.demo.helpers import Programs
+from examples.demo.helpers import BULK, Programs
 from examples.demo.sizes import ALLOWED, available_memory, size_as_text, size_in_bytes
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ EXTRA = {"rich": "rich", "matplotlib": "matplotlib", "hdrh": "hdrhistogram"}
 HEAP, QUICK_HEAP = "2G", "256M"
 SECONDS, QUICK_SECONDS = 7.0, 1.2
 HOLDS, QUICK_HOLDS = 5, 2
+BULKS, QUICK_BULKS = 2, 1
 LONGEST = 600.0  # seconds; every answer of a scene is kept in memory
 START_UP = 1.5  # seconds that a server takes to start and fill its heap, about; for the progress bar only
 
@@ -87,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sha256sum", default="sha256sum", metavar="PROGRAM", help="the sha256sum that the server starts"
     )
     parser.add_argument("--gzip", default="gzip", metavar="PROGRAM", help="the gzip that the server starts")
+    parser.add_argument("--head", default="head", metavar="PROGRAM", help="the head that the server starts")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -101,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not console.is_terminal:
         console.width = 120
     try:
-        programs = Programs.find(arguments.sha256sum, arguments.gzip)
+        programs = Programs.find(arguments.sha256sum, arguments.gzip, arguments.head)
     except FileNotFoundError as error:
         print(f"The demo needs the program {error}, which is not in PATH.", file=sys.stderr)
         return UNUSABLE
@@ -141,9 +143,11 @@ def _backends(arguments: argparse.Namespace, console: Console) -> list[Backend]:
 
 
 def _heap(arguments: argparse.Namespace, console: Console) -> int:
-    """Return the heap's size: as asked for, but no more than three quarters of what is available."""
+    """Return the heap's size: as asked for, but no more than three quarters of what can be spared."""
     wanted: int = arguments.heap or size_in_bytes(QUICK_HEAP if arguments.quick else HEAP)
-    affordable = available_memory() * 3 // 4
+    # The large outputs are kept for a scene; asyncio holds the last one twice while it joins its pieces.
+    bulks = QUICK_BULKS if arguments.quick else BULKS
+    affordable = max(available_memory() - (bulks + 1) * BULK, 0) * 3 // 4
     if wanted > affordable:
         console.print(
             f"{size_as_text(affordable)} of heap: this machine has no room for {size_as_text(wanted)}."
@@ -161,7 +165,8 @@ def _play(
 
     seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
     holds = QUICK_HOLDS if arguments.quick else HOLDS
-    script = Script.lasting(seconds, holds, programs, _heap(arguments, console))
+    bulks = QUICK_BULKS if arguments.quick else BULKS
+    script = Script.lasting(seconds, holds, bulks, programs, _heap(arguments, console))
     columns = (TextColumn("{task.description:<48}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=len(backends) * (script.total + START_UP))
@@ -191,10 +196,12 @@ def _report(results: list[BackendResult], folder: Path, console: Console) -> Non
     """Print the tables and the verdict, and write figures and plots."""
     from examples.demo.plot import draw
     from examples.demo.results import save
-    from examples.demo.table import held_table, verdict, working_table
+    from examples.demo.table import bulk_table, held_table, verdict, working_table
 
     if any(result.scenes for result in results):
         console.print(working_table(results))
+    if any("bulk" in result.scenes for result in results):
+        console.print(bulk_table(results))
     if any("held" in result.scenes for result in results):
         console.print(held_table(results))
     for line in verdict(results):
@@ -210,7 +217,8 @@ def main() -> int:
         description=(
             "An HTTP server with a large heap answers 250 requests a second, and starts helper processes "
             "at the same time: sha256sum and gzip. The demo shows how fast it answers while asyncio, uvloop, "
-            "and aiovfork on either of them start the helpers, and what happens when exec is slow."
+            "and aiovfork on either of them start the helpers, what happens while a helper returns "
+            f"{size_as_text(BULK)}, and what happens when exec is slow."
         ),
         epilog=(
             "Exit status: 0 if every helper did its work; 1 if an output was wrong or a child was lost; "

@@ -36,6 +36,15 @@ class Backend:
         create = aiovfork.create_subprocess_exec if self.with_aiovfork else asyncio.create_subprocess_exec
         return await create(*argv, stdin=DEVNULL, stdout=PIPE)
 
+    async def collect(self, *argv: str) -> tuple[int | None, bytes]:
+        """Run one child to its end and return its exit status and all that it wrote."""
+        if self.with_aiovfork:
+            completed = await aiovfork.run(*argv, stderr=None, check=False)
+            return completed.returncode, completed.stdout
+        process = await self.spawn(*argv)
+        output, _ = await process.communicate()
+        return process.returncode, output
+
 
 BACKENDS = {
     backend.name: backend

@@ -1,4 +1,7 @@
-"""What the demo's children do: sha256sum and gzip on real files; Python's own result judges each output."""
+"""What the demo's children do: sha256sum and gzip on real files, head for a large output.
+
+Python's own result judges each output.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,26 @@ from pathlib import Path
 
 FILES = 64
 SMALLEST, LARGEST = 4 << 10, 64 << 10
+BULK = 256 << 20  # bytes of the large output
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Absolute paths of the two programs."""
+    """Absolute paths of the programs."""
 
     sha256sum: str
     gzip: str
+    head: str
 
     @classmethod
-    def find(cls, sha256sum: str, gzip_program: str) -> Programs:
-        """Look both up in PATH.
+    def find(cls, *names: str) -> Programs:
+        """Look them up in PATH, in the order of the attributes.
 
         Raises:
             FileNotFoundError: if one is missing; the message is the program's name.
         """
         paths = []
-        for name in (sha256sum, gzip_program):
+        for name in names:
             path = shutil.which(name)
             if path is None:
                 raise FileNotFoundError(name)
@@ -41,14 +46,15 @@ class Programs:
 class Helper:
     """One child to come: a program on a file."""
 
-    kind: str  # "sha256sum" or "gzip"
+    kind: str  # "sha256sum", "gzip" or "head"
     program: str
     file: Path
 
     @property
     def argv(self) -> tuple[str, ...]:
         """The command line."""
-        return (self.program, *(("-c",) if self.kind == "gzip" else ()), str(self.file))
+        options = {"sha256sum": (), "gzip": ("-c",), "head": ("-c", str(BULK))}[self.kind]
+        return (self.program, *options, str(self.file))
 
     def complaint(self, returncode: int | None, output: bytes | None) -> str | None:
         """Return what is wrong with a child's end, or None."""
@@ -57,8 +63,10 @@ class Helper:
             return f"{what}: exit status {returncode}"
         if output is None:
             return f"{what}: no output"
-        content = self.file.read_bytes()
-        if self.kind == "sha256sum":
+        content = b"" if self.kind == "head" else self.file.read_bytes()
+        if self.kind == "head":
+            good = len(output) == BULK == output.count(0)
+        elif self.kind == "sha256sum":
             good = output.split(b" ")[0].decode("ascii", "replace") == hashlib.sha256(content).hexdigest()
         else:
             try:
@@ -73,6 +81,11 @@ def installed_files() -> list[Path]:
     library = Path(sysconfig.get_path("stdlib"))
     files = [path for path in sorted(library.glob("*.py")) if SMALLEST <= path.stat().st_size <= LARGEST]
     return files[:: max(1, len(files) // FILES)][:FILES]
+
+
+def bulk_helper(programs: Programs) -> Helper:
+    """Return the child that writes much."""
+    return Helper("head", programs.head, Path("/dev/zero"))
 
 
 def helpers(programs: Programs) -> list[Helper]:

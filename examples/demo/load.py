@@ -7,6 +7,7 @@ the wait counts. So a server that stops for 100 ms is seen by every request due 
 from __future__ import annotations
 
 import asyncio
+import signal
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
@@ -49,8 +50,13 @@ async def connect(port: int) -> list[Connection]:
 
 
 async def run(connections: list[Connection], seconds: float, rate: float) -> Tally:
-    """Send `rate` requests a second for `seconds`; what is unanswered PATIENCE later stays unanswered."""
+    """Send `rate` requests a second for `seconds`, or until SIGUSR1 comes.
+
+    What is unanswered PATIENCE later stays unanswered.
+    """
     loop = asyncio.get_running_loop()
+    enough = asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, enough.set)
     tally = Tally()
     due: asyncio.Queue[tuple[float, int]] = asyncio.Queue()
     asking = [asyncio.create_task(ask(connection, due, tally)) for connection in connections]
@@ -58,6 +64,8 @@ async def run(connections: list[Connection], seconds: float, rate: float) -> Tal
     for number in range(round(seconds * rate)):
         when = begin + number / rate
         await asyncio.sleep(when - loop.time())
+        if enough.is_set():
+            break
         now = loop.time()
         tally.late.append(round(now - when, 6))
         due.put_nowait((now, number))
@@ -65,6 +73,8 @@ async def run(connections: list[Connection], seconds: float, rate: float) -> Tal
     with suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE):
             await due.join()
+    loop.remove_signal_handler(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
@@ -74,6 +84,7 @@ async def run(connections: list[Connection], seconds: float, rate: float) -> Tal
 def main() -> None:
     """Do what the demo asks: connect to a server, or ask it for records and tell what became of that."""
     connections: list[Connection] = []
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # while nothing is under way
     with asyncio.Runner() as runner:
         for request in wire.requests():
             match request["do"]:

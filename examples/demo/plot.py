@@ -1,14 +1,16 @@
-"""The demo's picture: latency, loop lag, spawns and CPU of each backend, and what a slow exec does."""
+"""The demo's picture: latency, loop lag, spawns and CPU; what a large output does, and what a slow exec."""
 
 from __future__ import annotations
 
 import platform
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
+from examples.demo.helpers import BULK
 from examples.demo.show import AT_ONCE, HELPERS, HOLD
 from examples.demo.sizes import size_as_text
 from examples.demo.table import milliseconds
@@ -30,12 +32,16 @@ MARKS = {"p50": "o", "p99": "D", "max": ">"}
 def draw(results: list[BackendResult], folder: Path) -> list[Path]:
     """Write demo.png and demo.svg and return their paths."""
     shown = [result for result in results if "steady" in result.scenes]
-    held = [result for result in shown if "held" in result.scenes]
     if not shown:
         return []
-    figure = Figure(
-        figsize=(11, 7.6 + 0.95 * len(held)), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
-    )
+    windows = {
+        f"Each request, while a helper returns {size_as_text(BULK)} (grey)": _having("bulk", shown),
+        f"Each request, while exec of one helper is held for {HOLD * 1e3:.0f} ms (grey)": _having(
+            "held", shown
+        ),
+    }
+    heights = [0.8 + 0.95 * len(strips) for strips in windows.values() if strips]
+    figure = Figure(figsize=(11, 6.8 + sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
     rss = max(result.scenes["steady"].rss for result in shown)
     figure.suptitle(
         f"A server of {size_as_text(rss)} answers requests while it starts helper processes\n"
@@ -43,10 +49,11 @@ def draw(results: list[BackendResult], folder: Path) -> list[Path]:
         fontsize=13,
     )
     upper: Figure | SubFigure = figure
-    if held:
-        rows = figure.add_gridspec(2, 1, height_ratios=(6.0, 0.8 + 0.95 * len(held)))
+    if heights:
+        rows = figure.add_gridspec(1 + len(heights), 1, height_ratios=(6.0, *heights))
         upper = figure.add_subfigure(rows[0])
-        _timelines(figure.add_subfigure(rows[1]), held)
+        for row, (title, scenes) in enumerate(filter(itemgetter(1), windows.items()), 1):
+            _timelines(figure.add_subfigure(rows[row]), title, scenes)
     panels = upper.subplots(2, 2, sharey=True)
     _ranges(panels[0][0], shown, "requests", f"Request latency, {HELPERS} helpers/s")
     _ranges(panels[0][1], shown, "lag", f"Loop lag (1 ms beat), {HELPERS} helpers/s")
@@ -57,6 +64,11 @@ def draw(results: list[BackendResult], folder: Path) -> list[Path]:
     for path in paths:
         figure.savefig(path, dpi=140)
     return paths
+
+
+def _having(name: str, results: list[BackendResult]) -> list[tuple[BackendResult, SceneResult]]:
+    """Return the scene of that name of each backend that has played it."""
+    return [(result, result.scenes[name]) for result in results if name in result.scenes]
 
 
 def _face(key: str, colour: str) -> str:
@@ -143,24 +155,19 @@ def _cpu(axes: Axes, results: list[BackendResult]) -> None:
     axes.set_xlabel("of one core (pale: the whole server process; line: without helpers)")
 
 
-def _timelines(figure: SubFigure, results: list[BackendResult]) -> None:
-    """Draw each request of the held scene at the time at which it was due."""
-    strips = figure.subplots(len(results), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    figure.suptitle(
-        f"Each request, while exec of one helper is held for {HOLD * 1e3:.0f} ms (grey)",
-        fontsize=11,
-        ha="left",
-        x=0.02,
-    )
-    for axes, result in zip(strips, results, strict=True):
-        _timeline(axes, result, result.scenes["held"])
+def _timelines(figure: SubFigure, title: str, scenes: list[tuple[BackendResult, SceneResult]]) -> None:
+    """Draw each request of a scene at the time at which it was due."""
+    strips = figure.subplots(len(scenes), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    figure.suptitle(title, fontsize=11, ha="left", x=0.02)
+    for axes, (result, scene) in zip(strips, scenes, strict=True):
+        _timeline(axes, result, scene)
     strips[-1].set_xlabel("seconds")
     figure.supylabel("request latency, ms", fontsize=10)
 
 
 def _timeline(axes: Axes, result: BackendResult, scene: SceneResult) -> None:
     origin = scene.answers[0][0] if scene.answers else 0.0
-    for begin, end in scene.holds:
+    for begin, end in scene.windows:
         axes.axvspan(begin - origin, end - origin, color="#e4e4e4", linewidth=0)
     axes.plot(
         [begin - origin for begin, _ in scene.answers],

@@ -52,11 +52,14 @@ class SceneResult:
     rss: int
     client_late: Spread | None  # how late the load generator itself was
     answers: list[tuple[float, float]]  # (when the request was due, until answered), seconds
-    holds: list[tuple[float, float]] = field(default_factory=list)  # when exec was held
+    # When exec was held, or a large output was under way.
+    windows: list[tuple[float, float]] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, score: dict[str, Any], load: dict[str, Any], holds: list[tuple[float, float]]) -> SceneResult:
+    def of(
+        cls, score: dict[str, Any], load: dict[str, Any], windows: list[tuple[float, float]]
+    ) -> SceneResult:
         """Join what the server and the load generator report."""
         answers = [(begin, taken) for begin, taken in load["answers"]]
         complaints = list(score["complaints"])
@@ -66,7 +69,7 @@ class SceneResult:
             complaints.append(f"{load['sent'] - len(answers)} of {load['sent']} requests were not answered")
         seconds = score["seconds"]
         return cls(
-            requests=Spread.of(taken for begin, taken in answers if not holds or during(begin, holds)),
+            requests=Spread.of(taken for begin, taken in answers if not windows or during(begin, windows)),
             lag=Spread.of(score["lags"]),
             spawns_per_second=score["ended_in_time"] / seconds,
             loop_cpu=score["loop_cpu"] / seconds,
@@ -75,14 +78,18 @@ class SceneResult:
             rss=score["rss"],
             client_late=Spread.of(load["late"]),
             answers=answers,
-            holds=holds,
+            windows=windows,
             complaints=complaints,
         )
 
     def prompt(self) -> tuple[int, int]:
-        """Return how many requests that came while exec was held were answered promptly, of how many."""
-        waits = [taken for begin, taken in self.answers if during(begin, self.holds)]
+        """Return how many requests that came in the windows were answered promptly, of how many."""
+        waits = [taken for begin, taken in self.answers if during(begin, self.windows)]
         return sum(taken <= PROMPT for taken in waits), len(waits)
+
+    def mean_window(self) -> float:
+        """Return how long a window was, in seconds."""
+        return sum(end - begin for begin, end in self.windows) / len(self.windows)
 
 
 @dataclass(slots=True)
@@ -100,9 +107,9 @@ class BackendResult:
         ]
 
 
-def during(moment: float, holds: list[tuple[float, float]]) -> bool:
-    """Tell whether exec was held at that moment."""
-    return any(begin <= moment < end for begin, end in holds)
+def during(moment: float, windows: list[tuple[float, float]]) -> bool:
+    """Tell whether a moment is in one of the windows."""
+    return any(begin <= moment < end for begin, end in windows)
 
 
 def save(results: list[BackendResult], folder: Path) -> Path:
@@ -126,7 +133,7 @@ def save(results: list[BackendResult], folder: Path) -> Path:
 
 def _document(scene: SceneResult) -> dict[str, Any]:
     document = asdict(scene)
-    del document["answers"], document["holds"]
+    del document["answers"], document["windows"]
     for name in ("requests", "lag", "client_late"):
         spread = getattr(scene, name)
         document[name] = spread and spread._asdict()

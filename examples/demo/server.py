@@ -19,10 +19,10 @@ from typing import Any
 
 from examples.demo import wire
 from examples.demo.backends import BACKENDS, Backend
-from examples.demo.helpers import Helper, Programs, helpers
+from examples.demo.helpers import Helper, Programs, bulk_helper, helpers
 
 BEAT = 0.001  # seconds between two beats of the heartbeat
-PATIENCE = 15.0  # seconds that one helper may take
+PATIENCE, BULK_PATIENCE = 15.0, 25.0  # seconds that one helper may take
 _WALL = 0x40000000  # waitid(2): children of clone() with no exit signal, too
 
 
@@ -130,6 +130,19 @@ class Scene:
         except OSError as error:
             self.score.complaints.append(f"{helper.kind} {helper.file}: not started: {error}")
 
+    async def bulk(self, helper: Helper) -> tuple[float, float]:
+        """Run a helper that writes much, keep what it wrote, and return when it began and ended."""
+        begin = time.monotonic()
+        self.score.started += 1
+        try:
+            async with asyncio.timeout(BULK_PATIENCE):
+                code, output = await self.backend.collect(*helper.argv)
+            self.score.ended += 1
+            self.outputs.append((helper, code, output))
+        except (OSError, TimeoutError) as error:
+            self.score.complaints.append(f"{helper.kind} {helper.file}: {error!r}")
+        return begin, time.monotonic()
+
     async def _lane(self) -> None:
         while self.running:
             if self.rate:
@@ -199,6 +212,9 @@ async def obey(backend: Backend, programs: Programs, heap: Heap) -> None:
             case "spawn":
                 await scene.one(replace(work[0], program=request["program"]))
                 wire.reply(ended=True)
+            case "bulk":
+                begin, end = await scene.bulk(bulk_helper(programs))
+                wire.reply(begin=begin, end=end)
             case "stop":
                 wire.reply(**asdict(await scene.stop()))
     server.close()
@@ -211,10 +227,11 @@ def main() -> None:
     parser.add_argument("heap", type=int)
     parser.add_argument("sha256sum")
     parser.add_argument("gzip")
+    parser.add_argument("head")
     arguments = parser.parse_args()
     backend = BACKENDS[arguments.backend]
     heap = Heap(arguments.heap)
-    programs = Programs(arguments.sha256sum, arguments.gzip)
+    programs = Programs(arguments.sha256sum, arguments.gzip, arguments.head)
     with asyncio.Runner(loop_factory=backend.loop_factory()) as runner:
         runner.run(obey(backend, programs, heap))
 

@@ -6,7 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from examples.demo.helpers import BULK
 from examples.demo.results import BackendResult, SceneResult
+from examples.demo.sizes import size_as_text
 from examples.demo.wire import Partner, PartnerError
 
 if TYPE_CHECKING:
@@ -20,11 +22,13 @@ GAP = 0.15  # seconds between two holds
 REQUESTS = 250  # a second
 HELPERS = 100  # a second, in the steady scene
 AT_ONCE = 8
+BULK_SECONDS, LONGEST_BULK = 1.0, 30.0  # about what a large output takes, and at most
 
 TITLES = {
     "idle": "no helpers",
     "steady": f"{HELPERS} helpers a second",
     "flat out": f"{AT_ONCE} helpers at a time, flat out",
+    "bulk": f"a helper returns {size_as_text(BULK)}",
     "held": f"exec held for {HOLD * 1e3:.0f} ms",
 }
 
@@ -37,13 +41,19 @@ class Script:
     steady: float
     flat_out: float
     holds: int
+    bulks: int
     programs: Programs
     heap: int  # bytes
 
     @classmethod
-    def lasting(cls, seconds: float, holds: int, programs: Programs, heap: int) -> Script:
+    def lasting(cls, seconds: float, holds: int, bulks: int, programs: Programs, heap: int) -> Script:
         """Return a script whose main scene lasts that long; the others follow."""
-        return cls(seconds / 4, seconds, seconds * 3 / 8, holds, programs, heap)
+        return cls(seconds / 4, seconds, seconds * 3 / 8, holds, bulks, programs, heap)
+
+    @property
+    def bulk(self) -> float:
+        """Seconds that the scene of large outputs lasts, about."""
+        return self.bulks * (BULK_SECONDS + GAP) + GAP
 
     @property
     def held(self) -> float:
@@ -53,7 +63,7 @@ class Script:
     @property
     def total(self) -> float:
         """Seconds that all scenes last."""
-        return self.idle + self.steady + self.flat_out + self.held
+        return self.idle + self.steady + self.flat_out + self.bulk + self.held
 
 
 @dataclass(slots=True)
@@ -70,7 +80,8 @@ class Show:
         """Play every scene on one backend, in a fresh interpreter."""
         result = BackendResult(backend)
         script = self.script
-        stage = (backend.name, str(script.heap), script.programs.sha256sum, script.programs.gzip)
+        programs = script.programs
+        stage = (backend.name, str(script.heap), programs.sha256sum, programs.gzip, programs.head)
         self.announce(f"{backend.label}: filling the heap")
         try:
             async with await Partner.start("examples.demo.server", *stage) as server:
@@ -84,11 +95,27 @@ class Show:
                         do="ask", seconds=seconds, rate=REQUESTS, patience=seconds + 60
                     )
                     result.scenes[name] = SceneResult.of(await server.ask(do="stop"), load, [])
+                self.announce(f"{backend.label}: {TITLES['bulk']}")
+                await self._bulk(server, result)
                 self.announce(f"{backend.label}: {TITLES['held']}")
                 await self._hold(server, result)
         except PartnerError as error:
             result.broken.append(str(error))
         return result
+
+    async def _bulk(self, server: Partner, result: BackendResult) -> None:
+        """Play the scene in which a helper returns much."""
+        await server.ask(do="start", rate=0, at_once=0)
+        self.load.send(do="ask", seconds=LONGEST_BULK * self.script.bulks, rate=REQUESTS)
+        windows: list[tuple[float, float]] = []
+        for _ in range(self.script.bulks):
+            await asyncio.sleep(GAP)
+            window = await server.ask(do="bulk")
+            windows.append((window["begin"], window["end"]))
+        await asyncio.sleep(GAP)
+        self.load.interrupt()
+        load = await self.load.receive()
+        result.scenes["bulk"] = SceneResult.of(await server.ask(do="stop"), load, windows)
 
     async def _hold(self, server: Partner, result: BackendResult) -> None:
         """Play the scene in which exec is slow."""

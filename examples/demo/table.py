@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from examples.demo.helpers import BULK
 from examples.demo.results import PROMPT
 from examples.demo.show import HOLD, TITLES
 from examples.demo.sizes import size_as_text
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from examples.demo.results import BackendResult, Spread
+
+
+WORKING = ("idle", "steady", "flat out")  # the scenes of the first table
 
 
 def milliseconds(value: float) -> str:
@@ -41,7 +45,10 @@ def _table(title: str, caption: str = "") -> Table:
 
 def working_table(results: list[BackendResult]) -> Table:
     """Return the table of the scenes in which helpers run normally."""
-    rss = max((scene.rss for result in results for scene in result.scenes.values()), default=0)
+    rss = max(
+        (result.scenes[name].rss for result in results for name in WORKING if name in result.scenes),
+        default=0,
+    )
     table = _table(
         f"A server of {size_as_text(rss)} answers requests while helpers run sha256sum and gzip",
         "Times in ms. Lag: how late a 1 ms beat of the loop is. CPU of the loop's thread, and of the\n"
@@ -50,7 +57,7 @@ def working_table(results: list[BackendResult]) -> Table:
     table.add_column("", no_wrap=True)
     for name in ("request p50", "p99", "max", "lag p50", "p99", "max", "spawns /s", "loop CPU", "all CPU"):
         table.add_column(name, justify="right")
-    for name in ("idle", "steady", "flat out"):
+    for name in WORKING:
         table.add_row(f"[bold]{TITLES[name]}[/bold]")
         for result in results:
             if scene := result.scenes.get(name):
@@ -74,6 +81,21 @@ def held_table(results: list[BackendResult]) -> Table:
             prompt, total = scene.prompt()
             lag = milliseconds(scene.lag.max) if scene.lag else "-"
             table.add_row(result.backend.label, f"{prompt} of {total}", *_cells(scene.requests), lag)
+    return table
+
+
+def bulk_table(results: list[BackendResult]) -> Table:
+    """Return the table of the scene in which a helper returns much."""
+    table = _table(f"While a helper returns {size_as_text(BULK)}", "Times in ms.")
+    table.add_column("", no_wrap=True)
+    for name in (f"answered within {PROMPT * 1e3:.0f} ms", "request p50", "p99", "max", "lag max", "taken"):
+        table.add_column(name, justify="right")
+    for result in results:
+        if scene := result.scenes.get("bulk"):
+            prompt, total = scene.prompt()
+            lag = milliseconds(scene.lag.max) if scene.lag else "-"
+            taken = milliseconds(scene.mean_window() * 1e3)
+            table.add_row(result.backend.label, f"{prompt} of {total}", *_cells(scene.requests), lag, taken)
     return table
 
 

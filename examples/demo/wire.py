@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -67,6 +68,10 @@ class Partner:
     def send(self, **message: Any) -> None:
         """Ask for something, without waiting for the answer."""
         self._stdin.write(json.dumps(message).encode() + b"\n")
+
+    def interrupt(self) -> None:
+        """Tell the process that it has done enough of what it does: SIGUSR1."""
+        self._process.send_signal(signal.SIGUSR1)
 
     async def receive(self, patience: float = 60) -> Message:
         """Return the next answer.

@@ -15,7 +15,7 @@ from examples.demo import sizes
 
 ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
-SCENES = ["idle", "steady", "flat out", "held"]
+SCENES = ["idle", "steady", "flat out", "bulk", "held"]
 TINY = ("--quick", "--seconds", "0.4", "--heap", "16M")
 
 # Runs the module with some imports made to fail, as if they were not installed.
@@ -124,18 +124,21 @@ def test_demo(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_extra")
 @pytest.mark.parametrize(
-    ("option", "text", "complaint"),
+    ("scene", "option", "text", "complaint"),
     [
-        ("--sha256sum", 'sha256sum "$1" | tr 0-9 1-90', "wrong output"),
-        ("--gzip", 'gzip -c "$2" | head -c -8', "wrong output"),  # all data, but no checksum
-        ("--gzip", "kill -9 $$", "exit status -9"),
+        ("steady", "--sha256sum", 'sha256sum "$1" | tr 0-9 1-90', "wrong output"),
+        ("steady", "--gzip", 'gzip -c "$2" | head -c -8', "wrong output"),  # all data, but no checksum
+        ("steady", "--gzip", "kill -9 $$", "exit status -9"),
+        ("bulk", "--head", 'head -c "$2" "$3" | tr "\\0" x', "wrong output"),
     ],
 )
-def test_demo_notices_a_wrong_child(tmp_path: Path, option: str, text: str, complaint: str) -> None:
+def test_demo_notices_a_wrong_child(
+    tmp_path: Path, scene: str, option: str, text: str, complaint: str
+) -> None:
     """A child whose output is corrupt, or that is killed, makes the demo fail and is named."""
     ended = run_demo(*TINY, "--backends", "aiovfork", option, program(tmp_path, text), "--out", str(tmp_path))
     assert ended.returncode == 1
-    assert f"WRONG  aiovfork on asyncio: steady: {option.removeprefix('--')} " in ended.stdout
+    assert f"WRONG  aiovfork on asyncio: {scene}: {option.removeprefix('--')} " in ended.stdout
     assert complaint in ended.stdout
 
 
