@@ -10,6 +10,7 @@ from aiovfork._api import create_subprocess_exec, create_subprocess_shell, subpr
 from aiovfork._binding import park_workers
 from aiovfork._errors import SpawnError
 from aiovfork._events import SpawnInfo
+from aiovfork._group import ProcessGroup
 from aiovfork._line_reader import Lines
 from aiovfork._lines import lines
 from aiovfork._loops import (
@@ -30,6 +31,7 @@ from aiovfork._process import Process
 from aiovfork._run import run, run_shell
 from aiovfork._splitting import LineTooLong
 from aiovfork._stats import Histogram, Stats, stats
+from aiovfork._supervise import Supervisor, SupervisorEvent, supervise
 from aiovfork._terms import RunOptions
 from aiovfork._transport import SubprocessTransport
 from aiovfork._tree import Teardown
@@ -52,6 +54,7 @@ __all__ = [
     "PipelineResult",
     "Process",
     "ProcessFailed",
+    "ProcessGroup",
     "ProcessTimeout",
     "RunCommand",
     "RunOptions",
@@ -63,6 +66,8 @@ __all__ = [
     "SubprocessLoopMixin",
     "SubprocessTransport",
     "Subscription",
+    "Supervisor",
+    "SupervisorEvent",
     "Teardown",
     "create_subprocess_exec",
     "create_subprocess_shell",
@@ -79,6 +84,7 @@ __all__ = [
     "stats",
     "subprocess_exec",
     "subprocess_shell",
+    "supervise",
 ]
 
 __version__ = "0.1.0"

@@ -24,7 +24,7 @@ from aiovfork._tree import Ending, OnCancel, Teardown, ending
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.SubprocessProtocol)
 
-_LIMIT: Final = 2**16
+LIMIT: Final = 2**16
 _SHELL: Final = "/bin/sh"
 
 
@@ -34,7 +34,7 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
     stdin: Stdio = None,
     stdout: Stdio = None,
     stderr: Stdio = None,
-    limit: int = _LIMIT,
+    limit: int = LIMIT,
     executable: StrOrBytesPath | None = None,
     cwd: StrOrBytesPath | None = None,
     env: Env | None = None,
@@ -128,7 +128,7 @@ async def create_subprocess_shell(
     stdin: Stdio = None,
     stdout: Stdio = None,
     stderr: Stdio = None,
-    limit: int = _LIMIT,
+    limit: int = LIMIT,
     *,
     executable: StrOrBytesPath | None = None,
     cwd: StrOrBytesPath | None = None,
@@ -348,12 +348,19 @@ async def _create(command: Command, limit: int, said: Ending) -> Process:
 
 
 async def process_of(
-    loop: asyncio.AbstractEventLoop, protocol: StreamProtocol, command: Command, said: Ending
+    loop: asyncio.AbstractEventLoop,
+    protocol: StreamProtocol,
+    command: Command,
+    said: Ending,
+    begun: Callable[[SubprocessTransport], None] | None = None,
 ) -> Process:
-    """Start a child for a StreamProtocol, or what derives from it, with what was said of its end."""
+    """Start a child for a StreamProtocol, or what derives from it, with what was said of its end.
+
+    begun() gets the transport when the start begins, and may refuse it.
+    """
     cgroup = await own_cgroup_of(command) if said.own_cgroup else None
     try:
-        transport = await _start(loop, protocol, command, said.plan_flags, cgroup)
+        transport = await _start(loop, protocol, command, said.plan_flags, cgroup, begun)
     except BaseException:
         if cgroup is not None:
             cgroup.end_soon()
@@ -370,11 +377,14 @@ async def _start(
     command: Command,
     flags: int = 0,
     cgroup: Cgroup | None = None,
+    begun: Callable[[SubprocessTransport], None] | None = None,
 ) -> SubprocessTransport:
     plan = _plan.build(command, flags=flags, cgroup_fd=-1 if cgroup is None else cgroup.fd)
     sys.audit("subprocess.Popen", command.program, list(command.args), command.cwd, command.options.env)
     transport = SubprocessTransport(loop, port_of(loop), protocol, command)
     transport.cgroup = cgroup
+    if begun is not None:
+        begun(transport)
     if not loop.get_debug():
         await transport.start(plan)
         return transport

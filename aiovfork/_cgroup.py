@@ -74,10 +74,11 @@ class Cgroup:
         """Whether a process in it is alive: zombies do not count. Blocks."""
         return _is_populated(self.path)
 
-    def remove(self) -> None:
-        """Remove it if nobody lives in it. Blocks. Idempotent."""
+    def remove(self) -> bool:
+        """Remove it if nobody lives in it, and tell whether it is gone. Blocks. Idempotent."""
         if self._end.alive and _remove(self.path):
             self._end.detach()
+        return not self._end.alive
 
     def end_soon(self) -> None:
         """Kill what lives in it, and remove it, in a thread. Idempotent."""

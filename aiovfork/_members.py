@@ -217,6 +217,21 @@ def members_of(child: Stoppable, tree: Tree | None) -> Members:
     return Members(child)
 
 
+async def leaders_of_the_living(tree: Tree | None) -> set[int]:
+    """Return the numbers of the groups, or of the sessions, that have a member that is alive."""
+    column = _SESSION if tree == "session" else _GROUP
+    found: set[int] = set()
+
+    def note(pid: int) -> bool:
+        fields = _stat(pid)
+        if fields is not None:
+            found.add(int(fields[column]))
+        return False
+
+    await _scan(note)
+    return found
+
+
 async def _scan(is_member: Callable[[int], bool]) -> list[int]:
     """Look through all processes, in slices."""
     found: list[int] = []

@@ -16,6 +16,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiovfork._capture import Capture, Input
@@ -37,11 +38,16 @@ _PIPE: Final = subprocess.PIPE
 _DRAIN: Final = 0.5
 
 
-async def complete(command: Command, data: Input | None, terms: Terms) -> Completed[Any]:
-    """Run a command to its end, as run() describes it."""
+async def complete(
+    command: Command,
+    data: Input | None,
+    terms: Terms,
+    begun: Callable[[Running], object] | None = None,
+) -> Completed[Any]:
+    """Run a command to its end, as run() describes it; begun() gets the call when its start begins."""
     running = Running(asyncio.get_running_loop(), command, data, terms)
     try:
-        await running.start()
+        await running.start(begun)
         await running.heard.waiter
         return await running.result()
     except asyncio.CancelledError as exc:
@@ -79,7 +85,7 @@ class Running:
             data, limit=terms.limit, truncate=terms.truncate, drain_timeout=terms.drain_timeout
         )
 
-    async def start(self) -> None:
+    async def start(self, begun: Callable[[Running], object] | None) -> None:
         """Submit the child."""
         command, terms = self.command, self.terms
         tree = terms.teardown.tree
@@ -92,6 +98,8 @@ class Running:
             raise ProcessTimeout(command.popen_args, terms.timeout)
         if self.loop.get_debug():
             self.others = under_way()
+        if begun is not None:
+            begun(self)
         self.ticket = self.port.submit(plan, self.heard, self.capture.pointer)
         if terms.timeout is not None:
             self.timers = (self.loop.call_later(terms.timeout, self.heard.wake),)
@@ -112,7 +120,7 @@ class Running:
             await self.end(terms.teardown)
             raise await self._reason(event)
         failed = bool(terms.check and self.heard.exit.returncode)
-        if failed or self.cgroup is not None:
+        if failed or terms.leaves_nothing or self.cgroup is not None:
             await self.end(terms.teardown)
         completed = await self._completed(self.heard.exit, event, lenient=failed)
         if failed:
@@ -205,9 +213,14 @@ class Running:
             self.capture.hurry(_DRAIN if drain_timeout is None else min(drain_timeout, _DRAIN))
             self.port.cancel(self.ticket)
         try:
-            await stop(Child(self.port, self.ticket, self.heard, self.cgroup), teardown)
+            await stop(self.child, teardown)
         finally:
             self.stopped = True
+
+    @property
+    def child(self) -> Child:
+        """The child, as it can be stopped."""
+        return Child(self.port, self.ticket, self.heard, self.cgroup)
 
     def _nothing_lives(self) -> bool:
         if self.stopped or not self.ticket or self.heard.failure is not None:

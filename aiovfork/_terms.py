@@ -21,8 +21,8 @@ OnLimit = Literal["raise", "truncate"]
 OnCancel = Literal["stop", "kill", "detach"]
 
 
-class OutputOptions(TypedDict, total=False):
-    """RunOptions but for encoding, which decides what the result is."""
+class MemberOptions(TypedDict, total=False):
+    """OutputOptions but for what a ProcessGroup says for all."""
 
     input: Input | str | None
     timeout: SupportsFloat | None
@@ -33,10 +33,6 @@ class OutputOptions(TypedDict, total=False):
     stderr: Stdio
     max_output: int | None
     on_limit: OnLimit
-    stop_signal: int
-    patience: SupportsFloat
-    tree: Tree | None
-    on_cancel: OnCancel
     drain_timeout: SupportsFloat | None
     executable: StrOrBytesPath | None
     cwd: StrOrBytesPath | None
@@ -49,6 +45,15 @@ class OutputOptions(TypedDict, total=False):
     restore_signals: bool
     pipesize: int
     spawn_timeout: SupportsFloat | None
+
+
+class OutputOptions(MemberOptions, total=False):
+    """RunOptions but for encoding, which decides what the result is."""
+
+    stop_signal: int
+    patience: SupportsFloat
+    tree: Tree | None
+    on_cancel: OnCancel
 
 
 class RunOptions(OutputOptions, total=False):
@@ -87,6 +92,7 @@ class Terms(NamedTuple):
     teardown: Teardown = Teardown()
     on_cancel: OnCancel = "stop"
     drain_timeout: float | None = 0.5
+    leaves_nothing: bool = False  # descendants are ended, however the child ends
 
 
 #: What agreed() is given, in this order.

@@ -60,6 +60,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     _started: asyncio.Future[None]
     _ended: asyncio.Future[None] | None = None
     _context: contextvars.Context | None = None
+    _on_exit: Callable[[], None] | None = None
     _starting: asyncio.TimerHandle | None = None
     # What the protocol has heard; a record of the port may be delivered twice.
     _exit_told = False
@@ -227,6 +228,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         try:
             self._call(self._tell_exit)  # or _connected() does
         finally:  # whatever the application's protocol is
+            if self._on_exit is not None:
+                self._on_exit()
             for waiter in self._exit_waiters:
                 self._wake(waiter)
             self._exit_waiters = []
@@ -427,6 +430,21 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         return self._exited.returncode
 
     # ---- beyond asyncio ----
+
+    def when_exited(self, callback: Callable[[], None]) -> None:
+        """Call it at the exit, which has not been seen yet; perhaps twice."""
+        self._on_exit = callback
+
+    @property
+    def may_have_survivors(self) -> bool:
+        """Whether somebody may live in the group or the cgroup of the child, which has exited."""
+        return self._exited is not None and (self._exited.group_lives or self.cgroup is not None)
+
+    def abandon(self, error: Exception) -> None:
+        """Have start() undo the spawn, and raise error; nothing if the child runs already."""
+        if self._state is State.SUBMITTED and not self._started.done():
+            self._started.set_exception(error)
+            self._started.exception()  # whoever was to hear of it may have been cancelled
 
     @property
     def port(self) -> CompletionPort:

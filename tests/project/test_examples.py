@@ -24,7 +24,9 @@ OUTPUT = {
     "line_streaming": r"(got line \d\n){5}got bye\nexit status 0\n",
     "many_children": r"\d{4,} lines in (\d+) files\n\1 children, at most (\d|1[0-6]) alive at once, 0 now\n",
     "on_uvloop": r"loop: uvloop\n0077\nthrough a real pipe\n",
+    "process_group": r"import failed with 3\nserver: -15\nworker: -15\nimport: 3\n",
     "protocol_transport": r"exited\n\{1: b'HELLO\\n', 2: b'oh\\n'\} return code 3\n",
+    "restart_a_helper": r"answer to question 0\nanswer to question 1\nanswer to question 2\nno process is left: True\n",
     "shell_pipeline": r"2 lines about the cat\n",
     "threads_with_own_loops": (
         "".join(rf"thread {n}: {' '.join(str(100 * n + m) for m in range(8))}\n" for n in range(4))

@@ -30,6 +30,7 @@ DOCUMENTED = {
     "PipelineResult",
     "Process",
     "ProcessFailed",
+    "ProcessGroup",
     "ProcessTimeout",
     "RunCommand",
     "RunOptions",
@@ -41,6 +42,8 @@ DOCUMENTED = {
     "SubprocessLoopMixin",
     "SubprocessTransport",
     "Subscription",
+    "Supervisor",
+    "SupervisorEvent",
     "Teardown",
     "create_subprocess_exec",
     "create_subprocess_shell",
@@ -57,6 +60,7 @@ DOCUMENTED = {
     "stats",
     "subprocess_exec",
     "subprocess_shell",
+    "supervise",
 }
 
 
