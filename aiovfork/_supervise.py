@@ -90,11 +90,12 @@ class Supervisor:
     # ---- for the application ----
 
     async def ready(self) -> Process:
-        """Wait until the program is ready, and return its process; at once if it is ready.
+        """Wait until the program is ready, and return its process; after one round of the loop if it is.
 
         Raises:
             RuntimeError: It is not kept running: not yet, or not any more. The last failure is its __cause__.
         """
+        await asyncio.sleep(0)  # who asks again and again must hear of the exit
         while True:
             process = self.process
             if process is not None and self._is_ready and process.returncode is None:

@@ -24,13 +24,13 @@ async def ask(helper: aiovfork.Supervisor, request: str) -> str:
         process.stdin.write(f"{request}\n".encode())
         if answer := await process.stdout.readline():
             return answer.decode().strip()
+        await process.wait()
 
 
 async def main() -> None:
     """Ask three times. The first restart comes after 10 ms, the next ones after 20, 40, ... 1000 ms."""
-    command, backoff = ("sh", "-c", HELPER), (0.01, 1.0, 2.0)
-    kept = aiovfork.supervise(*command, stdin=PIPE, stdout=PIPE, ready=says_ready, backoff=backoff)
-    async with kept as helper:
+    command, how = ("sh", "-c", HELPER), {"ready": says_ready, "backoff": (0.01, 1.0, 2.0)}
+    async with aiovfork.supervise(*command, stdin=PIPE, stdout=PIPE, **how) as helper:
         for number in range(3):
             print(await ask(helper, f"question {number}"))
     print("no process is left:", helper.process is None)
