@@ -28,9 +28,9 @@ async def ask(helper: aiovfork.Supervisor, request: str) -> str:
 
 
 async def main() -> None:
-    """Ask three times. The first restart comes after 10 ms, the next ones after 20, 40, ... 1000 ms."""
-    command, how = ("sh", "-c", HELPER), {"ready": says_ready, "backoff": (0.01, 1.0, 2.0)}
-    async with aiovfork.supervise(*command, stdin=PIPE, stdout=PIPE, **how) as helper:
+    """Ask three times. The first restart comes after 0.1 s, the next ones after 0.2, 0.4, ... 30 s."""
+    kept = aiovfork.supervise("sh", "-c", HELPER, stdin=PIPE, stdout=PIPE, ready=says_ready)
+    async with kept as helper:
         for number in range(3):
             print(await ask(helper, f"question {number}"))
     print("no process is left:", helper.process is None)
