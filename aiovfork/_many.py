@@ -76,6 +76,16 @@ def run_many(
     encoding: str,
     **options: Unpack[OutputOptions],
 ) -> AsyncGenerator[Completed[str] | Exception, None]: ...
+@overload
+def run_many(
+    commands: Commands,
+    *,
+    limit: int,
+    ordered: bool = True,
+    return_exceptions: bool = False,
+    encoding: str | None,
+    **options: Unpack[OutputOptions],
+) -> AsyncGenerator[Any, None]: ...
 def run_many(  # noqa: D417  # the options are described once, at RunOptions and SpawnOptions
     commands: Commands,
     *,

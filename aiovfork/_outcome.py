@@ -14,7 +14,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
-from typing import Any, AnyStr, Final, Protocol
+from typing import Any, AnyStr, Final, Protocol, cast
 
 from aiovfork._events import Exited, SpawnInfo
 
@@ -52,6 +52,8 @@ class Completed(subprocess.CompletedProcess[AnyStr]):
         index: With run_many(), its place among the commands, from 0; else None.
     """
 
+    stdout: AnyStr
+    stderr: AnyStr
     pid: int
     duration: float
     drained: bool
@@ -72,8 +74,9 @@ class Completed(subprocess.CompletedProcess[AnyStr]):
     ) -> None:
         self.args = args
         self.returncode = exited.returncode
-        self.stdout: Any = stdout  # as typeshed has it: whoever captures it knows that it is not None
-        self.stderr: Any = stderr
+        # Whoever captures it knows that it is not None.
+        self.stdout = cast("AnyStr", stdout)
+        self.stderr = cast("AnyStr", stderr)
         self.pid = started.pid
         self.duration = duration
         self.drained = drained

@@ -33,6 +33,13 @@ async def run(
     encoding: str,
     **options: Unpack[OutputOptions],
 ) -> Completed[str]: ...
+@overload
+async def run(
+    program: StrOrBytesPath,
+    *args: StrOrBytesPath,
+    encoding: str | None,
+    **options: Unpack[OutputOptions],
+) -> Completed[Any]: ...
 async def run(  # noqa: D417  # the options are described once, at RunOptions and SpawnOptions
     program: StrOrBytesPath,
     *args: StrOrBytesPath,
@@ -152,6 +159,13 @@ async def run_shell(
     encoding: str,
     **options: Unpack[OutputOptions],
 ) -> Completed[str]: ...
+@overload
+async def run_shell(
+    command: str | bytes,
+    *,
+    encoding: str | None,
+    **options: Unpack[OutputOptions],
+) -> Completed[Any]: ...
 async def run_shell(
     command: str | bytes,
     *,

@@ -6,6 +6,7 @@ import asyncio
 import decimal
 import pathlib
 import resource
+import subprocess
 from typing import assert_type
 
 import aiovfork
@@ -78,6 +79,38 @@ async def options() -> None:
     await aiovfork.create_subprocess_exec("program", no_such_option=1)  # type: ignore[call-arg]
     await aiovfork.create_subprocess_exec(3)  # type: ignore[arg-type]
     await aiovfork.create_subprocess_exec("program", cwd=3)  # type: ignore[arg-type]
+
+
+async def whole_runs() -> None:
+    """What run(), run_shell() and run_many() return, with an encoding and without."""
+    assert_type(await aiovfork.run("program", b"bytes", timeout=1.5), aiovfork.Completed[bytes])
+    assert_type(await aiovfork.run("program", encoding="utf-8", input="text"), aiovfork.Completed[str])
+    assert_type(await aiovfork.run_shell("command", cwd="/"), aiovfork.Completed[bytes])
+    done = await aiovfork.run_shell(b"command", encoding="utf-8", max_output=1, on_limit="truncate")
+    assert_type(done.stdout, str)
+    assert_type(done.duration, float)
+    assert_type(done.index, int | None)
+    plain: subprocess.CompletedProcess[str] = done
+    plain.check_returncode()
+    chosen: aiovfork.RunOptions = {"timeout": 1, "on_cancel": "kill", "tree": None}
+    await aiovfork.run("program", **chosen)
+    await aiovfork.run("program", on_limit="stop")  # type: ignore[call-overload]
+    await aiovfork.run("program", user="nobody")  # type: ignore[call-overload]
+    commands: list[tuple[str, ...] | aiovfork.RunCommand] = [
+        ("program",),
+        {"args": ["program"], "timeout": 1},
+    ]
+    async for result in aiovfork.run_many(commands, limit=2):
+        assert_type(result, aiovfork.Completed[bytes])
+    async for either in aiovfork.run_many(commands, limit=2, return_exceptions=True, encoding="ascii"):
+        assert_type(either, aiovfork.Completed[str] | Exception)
+    try:
+        await aiovfork.run("program")
+    except aiovfork.ProcessFailed as exc:
+        assert_type(exc.returncode, int)
+        assert_type(exc.pid, int | None)
+    except aiovfork.ProcessTimeout as exc:
+        assert_type(exc.timeout, float)
 
 
 async def reusable_options() -> None:

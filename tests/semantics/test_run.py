@@ -83,9 +83,11 @@ async def test_stdin_without_input() -> None:
 async def test_streams_that_are_not_captured(tmp_path: pathlib.Path) -> None:
     """A stream that is not PIPE is None; files, DEVNULL and STDOUT work as everywhere."""
     with open(tmp_path / "out", "w+b") as file:
-        done = await aiovfork.run("sh", "-c", "cat; echo err >&2", stdin=file, stdout=file, stderr=DEVNULL)
+        done: Any = await aiovfork.run(
+            "sh", "-c", "cat; echo err >&2", stdin=file, stdout=file, stderr=DEVNULL
+        )
         assert (done.stdout, done.stderr) == (None, None)
-    both = await aiovfork.run("sh", "-c", "echo out; echo err >&2", stderr=STDOUT)
+    both: Any = await aiovfork.run("sh", "-c", "echo out; echo err >&2", stderr=STDOUT)
     assert (both.stdout, both.stderr) == (b"out\nerr\n", None)
 
 
