@@ -386,7 +386,7 @@ def _fork_with_captures_under_way() -> list[Any]:
         before = _pipes()
         runs = [Run("sh", "-c", "read x; echo $x", data=b"") for _ in range(3)]
         endless = Run("sleep", "60", data=None)
-        await until(lambda: aiovfork.stats().alive >= 1)
+        await until(lambda: endless.port.pid(endless.ticket) is not None)
         pid = os.fork()
         if pid == 0:
             os._exit(_in_the_forked_child(before))
@@ -406,7 +406,8 @@ def _in_the_forked_child(before: set[str]) -> int:
     asyncio.events._set_running_loop(None)
     pipes = _pipes()
     said = asyncio.run(output("echo", "here"))
-    return 0 if said == (b"here\n", b"") and pipes == before else 1
+    # Their number: where there was a loop of libuv's, its fork handler renews a pipe.
+    return 0 if said == (b"here\n", b"") and len(pipes) == len(before) else 1
 
 
 def _pipes() -> set[str]:
