@@ -26,7 +26,7 @@ from aiovfork._events import close_all
 #: Bytes to read at once, as asyncio: more than most pipes hold.
 _READ_SIZE: Final = 256 * 1024
 #: Seconds until a pipe is watched that nobody has asked for. As a timer, which can be cancelled, it costs the
-#: loop no round where the pipe is lent before, by a task, too, that is just about to begin.
+#: loop no round where the pipe is lent before.
 SOON: Final = 0.001
 
 

@@ -147,7 +147,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
                     protocol.stdout = reader
                 else:
                     protocol.stderr = reader
-        self._starting = self._loop.call_later(SOON, self._start_pipes)
+        # Behind the tasks that have been made by then: uvloop's timers come before them, if it is late.
+        self._starting = self._loop.call_later(SOON, self._loop.call_soon, self._start_pipes)
 
     def _start_pipes(self) -> None:
         for pipe in self._pipes.values():
