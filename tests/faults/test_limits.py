@@ -47,13 +47,13 @@ def _limited(what: int, value: int) -> Iterator[None]:
 
 
 def _workers() -> Iterator[str]:
-    """The threads of this process that are workers."""
+    """The threads of this process that are the core's: workers, the collector for a second after its last capture."""
     for task in os.listdir("/proc/self/task"):
         with (
             contextlib.suppress(FileNotFoundError, ProcessLookupError),
             open(f"/proc/self/task/{task}/comm") as file,
         ):
-            if file.read() == "aiovfork\n":
+            if file.read().startswith("aiovfork"):
                 yield task
 
 
@@ -133,7 +133,7 @@ async def _with_few_processes(
     """Spawn with 0, 1, 2, ... places for threads and processes left."""
     found: list[Any] = []
     for places in range(number):
-        # A worker stays for up to 50 ms after its child, and would take one of the places.
+        # A worker stays for up to 50 ms after its child, the collector for a second: each takes one of the places.
         while any(_workers()):
             await asyncio.sleep(0.01)
         with limit(places):
