@@ -54,8 +54,9 @@ class Heard:
     async def over(self) -> None:
         """Wait until the child is over, or did not start."""
         while self.exit is None and self.failure is None:
-            self.waiter = self._loop.create_future()
-            await self.waiter
+            if self.waiter.done():
+                self.waiter = self._loop.create_future()
+            await asyncio.wait([self.waiter])  # the call may wait for it too: not to be cancelled with this
 
 
 class Child:

@@ -199,6 +199,7 @@ class Roster:
             if member.child is not None:
                 stops.append(loop.create_task(self._end(member.child)))
             elif member.call is not None:
+                member.abandoned = True  # if its program does not run yet
                 stops.append(loop.create_task(member.call.end(self._teardown)))
             else:
                 member.abandon()

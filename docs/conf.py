@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
     # Aliases and variables of types, which only signatures name.
     (r"py:class", r"(aiovfork\._\w+\.)?_ProtocolT|StrOrBytesPath|Stdio|Env"),
     # What three exceptions share; the types of keywords that overloads name.
-    (r"py:class", r"aiovfork\._outcome\._Outcome|aiovfork\._terms\.OutputOptions"),
+    (r"py:class", r"aiovfork\._outcome\._Outcome|aiovfork\._terms\.(Output|Member)Options"),
     (r"py:.*", r"aiovfork\._(lines\._LinesOptions|pipeline\._PipelineOptions|line_reader\.LineT)"),
     # asyncio's Process, with types for its private attributes.
     (r"py:class", r"aiovfork\._compat\.AsyncioProcess"),

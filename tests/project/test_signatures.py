@@ -165,6 +165,38 @@ def test_run_has_its_options(function: Callable[..., Any]) -> None:
         assert (hints[name], keywords[name].default) == (declared[name], defaults[name])
 
 
+MEMBERS: list[Callable[..., Any]] = [
+    aiovfork.ProcessGroup.start,
+    aiovfork.ProcessGroup.start_shell,
+    aiovfork.ProcessGroup.run,
+    aiovfork.supervise,
+]
+
+
+@pytest.mark.parametrize("function", MEMBERS, ids=lambda function: function.__qualname__)
+def test_members_have_the_options(function: Callable[..., Any]) -> None:
+    """What starts a member of a group takes the options that mean something, and gives it a group of its own."""
+    parameters = inspect.signature(function).parameters
+    hints, declared = get_type_hints(function), get_type_hints(aiovfork.SpawnOptions)
+    assert list(parameters)[-len(_options.CHILD_OPTIONS) :] == list(_options.CHILD_OPTIONS)
+    defaults = {**_options.Options._field_defaults, "process_group": 0}
+    for name in _options.CHILD_OPTIONS:
+        assert (hints[name], parameters[name].default) == (declared[name], defaults[name])
+        assert parameters[name].kind == inspect.Parameter.KEYWORD_ONLY
+    assert parameters["stdin"].default == aiovfork.DEVNULL
+
+
+def test_a_groups_run_is_run() -> None:
+    """ProcessGroup.run() takes what run() takes, but for what the group says for all."""
+    of_group = inspect.signature(aiovfork.ProcessGroup.run).parameters
+    of_run = inspect.signature(aiovfork.run).parameters
+    left_out = [name for name in of_run if name not in of_group]
+    assert left_out == ["stop_signal", "patience", "tree", "on_cancel"]
+    assert [name for name in of_run if name in of_group] == list(of_group)[1:]
+    for name in list(of_group)[1:]:
+        assert of_group[name] == of_run[name]
+
+
 def options_of_run(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Every parameter but the command."""
     parameters = inspect.signature(function).parameters

@@ -23,6 +23,7 @@ import pytest
 
 import aiovfork
 from aiovfork import PIPE, ProcessGroup, Teardown
+from aiovfork._cgroup import Cgroup
 from tests.support.backends import LOOP_FACTORIES, LoopFactory
 from tests.support.finalizers import quiet_finalizers
 from tests.support.hold import held
@@ -500,6 +501,155 @@ def test_a_wrong_limit(limit: Any, error: type[Exception]) -> None:
     """A limit that admits nobody, or is no integer, is refused at once."""
     with pytest.raises(error):
         ProcessGroup(limit)
+
+
+# ---- run() ----
+
+
+async def test_run() -> None:
+    """run() is aiovfork.run(): it returns what the program wrote, and raises what that raises."""
+    async with ProcessGroup(limit=1) as group:
+        assert (await group.run("cat", input=b"text")).stdout == b"text"
+        assert (await group.run("echo", "text", encoding="utf-8")).stdout == "text\n"
+        assert (await group.run("false", check=False)).returncode == 1
+        with pytest.raises(aiovfork.ProcessFailed):
+            await group.run("sh", "-c", "exit 3")
+        with pytest.raises(aiovfork.ProcessTimeout):
+            await group.run("sleep", "1000", timeout=0.01)
+        with pytest.raises(aiovfork.OutputLimitExceeded):
+            await group.run("echo", "text", max_output=2)
+        with pytest.raises(FileNotFoundError):
+            await group.run("/no/such/program")
+        assert await (await group.start("true")).wait() == 0
+
+
+async def test_run_waits_for_its_turn() -> None:
+    """A run() counts for the limit, and waits for a place under it."""
+    async with ProcessGroup(limit=1) as group:
+        process = await group.start("cat", stdin=PIPE)
+        running = asyncio.ensure_future(group.run("echo", "text"))
+        await rounds(10)
+        assert not running.done()
+        assert process.stdin is not None
+        process.stdin.close()
+        assert (await running).stdout == b"text\n"
+
+
+async def test_run_leaves_nothing(witness: Speakers) -> None:
+    """What a program that ends well has left behind is ended when run() returns."""
+    async with ProcessGroup(teardown=AT_ONCE) as group:
+        await group.run("sh", "-c", LEAVES_STUBBORN, stdout=witness.fd)
+        assert await witness.line() == "left"
+        assert witness.all_gone()
+
+
+@pytest.mark.parametrize("way", ["leave", "stop", "cancel"])
+@pytest.mark.parametrize("check", [True, False])
+async def test_run_is_stopped(witness: Speakers, way: str, check: bool) -> None:
+    """The end of the group ends a program that is run: it tells so as of any that a signal ends, with its output."""
+    script = f"echo output >&2; {POLITE}"
+    with contextlib.suppress(FailedError):
+        async with ProcessGroup(teardown=FOR_EVER) as group:
+            running = asyncio.ensure_future(group.run("sh", "-c", script, stdout=witness.fd, check=check))
+            assert await witness.line() == "ready"
+            if way == "leave":
+                raise FailedError
+            await (task_cancelled(running) if way == "cancel" else group.stop())
+    assert await witness.line() == "ending"
+    assert witness.all_gone()
+    if way != "cancel" and check:
+        with pytest.raises(aiovfork.ProcessFailed) as raised:
+            await running
+        assert (raised.value.returncode, raised.value.stderr) == (7, b"output\n")
+    elif way != "cancel":
+        completed = await running
+        assert (completed.returncode, completed.stderr) == (7, b"output\n")
+
+
+@pytest.mark.parametrize("way", ["leave", "stop"])
+async def test_a_run_under_way_is_abandoned(tmp_path: pathlib.Path, way: str) -> None:
+    """A run() whose exec hangs when all are stopped raises RuntimeError; so does one that waits when all end."""
+    async with held(tmp_path) as hold:
+        with contextlib.suppress(FailedError):
+            async with ProcessGroup(limit=1) as group:
+                task = asyncio.ensure_future(group.run(hold.path))
+                await child_in_window(hold)
+                waiting = asyncio.ensure_future(group.run("echo", "text"))
+                await rounds()
+                if way == "leave":
+                    raise FailedError
+                await group.stop()
+                assert (await waiting).stdout == b"text\n"
+        with pytest.raises(RuntimeError, match="ProcessGroup"):
+            await task
+        if way == "leave":
+            with pytest.raises(RuntimeError, match="ProcessGroup"):
+                await waiting
+
+
+@pytest.mark.parametrize("script", [STUBBORN, LEAVES_STUBBORN], ids=["alive", "left behind"])
+async def test_a_second_cancellation_kills_a_run(witness: Speakers, script: str) -> None:
+    """A cancellation while programs that are run are being ended kills them, and what they have started."""
+    ready = asyncio.Event()
+
+    async def body() -> None:
+        async with ProcessGroup(teardown=FOR_EVER) as group:
+            running.append(
+                asyncio.ensure_future(group.run("sh", "-c", script, stdout=witness.fd, check=False))
+            )
+            assert await witness.line() in {"ready", "left"}
+            ready.set()
+            raise FailedError
+
+    running: list[asyncio.Task[Any]] = []
+    task = asyncio.ensure_future(body())
+    await ready.wait()
+    await rounds(10)
+    await task_cancelled(task)
+    assert witness.all_gone()
+    with contextlib.suppress(RuntimeError):  # it was just being started
+        assert (await running[0]).returncode in {-signal.SIGKILL, 0}
+
+
+# ---- other trees ----
+
+
+async def test_a_session(witness: Speakers) -> None:
+    """With tree="session" each member leads a session, and descendants that change their group end with it."""
+    script = "set -m; trap '' TERM; sh -c 'echo left; exec sleep 1000' & exit 0"
+    async with ProcessGroup(teardown=Teardown(patience=0.01, tree="session")) as group:
+        process = await group.start_shell(script, stdout=witness.fd)
+        assert await witness.line() == "left"
+        assert await process.wait() == 0
+    assert witness.all_gone()
+
+
+async def test_the_child_alone(witness: Speakers) -> None:
+    """With tree=None the members alone are ended; descendants go on."""
+    async with ProcessGroup(teardown=Teardown(tree=None)) as group:
+        await group.start_shell("echo $$; exec sleep 1000", stdout=witness.fd)
+        process = await group.start_shell("(echo $$; exec sleep 1000) & wait", stdout=witness.fd)
+        await witness.lines(2)
+        await group.stop()
+        assert process.returncode == -signal.SIGTERM
+    assert not witness.all_gone()
+    os.killpg(process.pid, signal.SIGKILL)
+    await witness.end()
+
+
+async def test_a_cgroup(witness: Speakers) -> None:
+    """With tree="cgroup" each member has a cgroup of its own, from which no descendant escapes."""
+    try:
+        Cgroup.create().remove()
+    except OSError as exc:
+        pytest.skip(f"cgroup v2 is not delegated here: {exc}")
+    script = "setsid sh -c 'echo left; exec sleep 1000' & exit 0"
+    async with ProcessGroup(teardown=Teardown(patience=1000, tree="cgroup")) as group:
+        process = await group.start_shell(script, stdout=witness.fd)
+        assert await witness.line() == "left"
+        assert await process.wait() == 0
+        assert not witness.all_gone()
+    assert witness.all_gone()
 
 
 # ---- what is kept ----
