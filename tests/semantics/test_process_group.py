@@ -22,7 +22,7 @@ import anyio
 import pytest
 
 import aiovfork
-from aiovfork import PIPE, ProcessGroup, Teardown
+from aiovfork import PIPE, ProcessGroup, Teardown, _binding
 from aiovfork._cgroup import Cgroup
 from tests.support.backends import LOOP_FACTORIES, LoopFactory
 from tests.support.finalizers import quiet_finalizers
@@ -52,6 +52,14 @@ def witness() -> Iterator[Speakers]:
     """A pipe for the members of a test."""
     with Speakers() as witness:
         yield witness
+
+
+@pytest.fixture
+def by_number() -> Iterator[None]:
+    """Have groups signalled as before Linux 6.9: by number, their leaders unreaped meanwhile."""
+    _binding.force(group="number")
+    yield
+    _binding.force()
 
 
 class FailedError(Exception):
@@ -147,6 +155,19 @@ async def test_a_stopped_member_hears(witness: Speakers) -> None:
             process.send_signal(signal.SIGSTOP)
             raise FailedError
     assert process.returncode == 7
+    assert witness.all_gone()
+
+
+@pytest.mark.usefixtures("by_number")
+async def test_leaving_before_linux_6_9(witness: Speakers) -> None:
+    """Where a group has only a number, too, what members have left behind ends with the block."""
+    async with ProcessGroup(teardown=AT_ONCE) as group:
+        for script in (LEAVES_ONE, LEAVES_STUBBORN, "echo left"):
+            process = await group.start_shell(script, stdout=witness.fd)
+            assert await process.wait() == 0
+            assert await witness.line() == "left"
+        assert list(group) == []
+        assert not witness.all_gone()
     assert witness.all_gone()
 
 
@@ -686,6 +707,13 @@ async def test_ten_thousand_starts(script: str) -> None:
 
 async def test_many_short_descendants() -> None:
     """Descendants that outlive their leader, and end by themselves, are forgotten while the group goes on."""
+    await _run_many(400, "true & exit 0")
+
+
+@pytest.mark.usefixtures("by_number")
+async def test_many_zombies() -> None:
+    """Before Linux 6.9 every leader stays a zombie, until somebody has looked whether it has left descendants."""
+    await _run_many(400, "exit 0")
     await _run_many(400, "true & exit 0")
 
 
