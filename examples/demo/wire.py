@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -104,7 +105,8 @@ class Partner:
                 await self._process.wait()
         except TimeoutError:
             self._process.kill()
-            await self._process.wait()
+            with suppress(TimeoutError):  # asyncio waits for the pipe's end too, before CPython 3.14
+                await asyncio.wait_for(self._process.wait(), patience)
 
     async def __aenter__(self) -> Self:
         return self

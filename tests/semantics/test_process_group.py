@@ -573,6 +573,7 @@ async def test_run_is_stopped(witness: Speakers, way: str, check: bool) -> None:
         async with ProcessGroup(teardown=FOR_EVER) as group:
             running = asyncio.ensure_future(group.run("sh", "-c", script, stdout=witness.fd, check=check))
             assert await witness.line() == "ready"
+            await until(lambda: not aiovfork.stats().in_flight)  # its worker may not know yet
             if way == "leave":
                 raise FailedError
             await (task_cancelled(running) if way == "cancel" else group.stop())
