@@ -58,7 +58,8 @@ class ChildTelemetry:
 
 def epoch(monotonic: float) -> int:
     """Return the time of an event as OpenTelemetry wants it: nanoseconds since 1970."""
-    return time.time_ns() - int((time.monotonic() - monotonic) * 1e9)
+    # The largest of three: between two looks at two clocks this thread may have to wait for a processor.
+    return int(monotonic * 1e9) + max(time.time_ns() - time.monotonic_ns() for _ in range(3))
 
 
 async def request() -> None:

@@ -91,21 +91,34 @@ async def test_a_run_is_told_of_at_its_end() -> None:
 @pytest.mark.parametrize(
     ("command", "options", "expected"),
     [
-        (["sleep", "1000"], {"timeout": 0.01}, {-signal.SIGTERM}),
         (["yes"], {"max_output": 1000}, {-signal.SIGTERM, -signal.SIGPIPE}),
         (["sh", "-c", "exit 3"], {}, {3}),
     ],
-    ids=["timeout", "limit", "failure"],
+    ids=["limit", "failure"],
 )
 async def test_a_run_that_does_not_end_well(
     command: list[str], options: dict[str, Any], expected: set[int]
 ) -> None:
     """However a run() ends, its child is told of once as spawned and once as exited."""
-    reasons = (TimeoutError, aiovfork.OutputLimitExceeded, aiovfork.ProcessFailed)
+    reasons = (aiovfork.OutputLimitExceeded, aiovfork.ProcessFailed)
     with noted() as events, pytest.raises(reasons):
         await aiovfork.run(*command, **options)
     assert [type(event).__name__ for event in events] == ["SpawnedEvent", "ExitedEvent"]
     assert events[-1].returncode in expected
+
+
+async def test_a_run_that_is_cancelled() -> None:
+    """A run() that is cancelled while its child runs ends the child, and then tells of it: spawned and exited."""
+    before = aiovfork.stats().alive
+    with noted() as events:
+        running = asyncio.ensure_future(aiovfork.run("sleep", "1000"))
+        while aiovfork.stats().alive == before:
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert [type(event).__name__ for event in events] == ["SpawnedEvent", "ExitedEvent"]
+    assert events[-1].returncode == -signal.SIGTERM
 
 
 async def test_a_run_that_does_not_start() -> None:
