@@ -32,7 +32,7 @@ class SpawnedEvent(NamedTuple):
         ticket: The number of the spawn, never used again in this process.
         program: What was executed, as it was given; of a shell command, the shell.
         submitted: When it was asked for, in seconds of time.monotonic().
-        time: When the program ran, likewise.
+        time: When its worker saw that the program runs, likewise.
         pid: The child's pid.
         spawn_info: How it was started.
     """
@@ -76,7 +76,7 @@ class ExitedEvent(NamedTuple):
         submitted: When it was asked for, in seconds of time.monotonic().
         time: When the loop heard of the exit, likewise.
         pid: The child's pid, which may be another process' by now.
-        duration: Seconds from the start of the program until then.
+        duration: Seconds from SpawnedEvent.time until then.
         returncode: The exit code, or -N for a child killed by signal N.
         returncode_known: Whether that is the true one, as Process.returncode_known.
         rusage: What the child used; None where somebody else reaped it.

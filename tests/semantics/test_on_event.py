@@ -85,7 +85,9 @@ async def test_a_run_is_told_of_at_its_end() -> None:
     assert spawned.time - spawned.submitted == pytest.approx(sum(done.spawn_info[3:]) / 1e6)
     assert exited[:3] == spawned[:3]
     assert (exited.pid, exited.returncode, exited.rusage) == (done.pid, 0, done.rusage)
-    assert exited.duration == exited.time - spawned.time >= 0.05
+    assert exited.duration == exited.time - spawned.time > 0
+    # Not duration: on a busy machine the worker sees exec some time after it was.
+    assert exited.time - exited.submitted >= 0.05
 
 
 @pytest.mark.parametrize(
