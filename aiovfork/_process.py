@@ -97,7 +97,7 @@ class Process(AsyncioProcess):
                 been done then.
             ValueError: drain_timeout is not a number.
             RuntimeError: Another coroutine reads from stdout or stderr.
-            OSError: The output could not be collected (no memory, no thread). What was read is kept.
+            OSError: The output could not be collected, for want of memory. What was read is kept.
         """
         data = None if input is None else immutable(input)
         patience = seconds(drain_timeout, "drain_timeout")
@@ -122,7 +122,10 @@ class Process(AsyncioProcess):
                 fds.append(0)
             self._log_each("read %s")
             collection = self._transport.collection(*fds)
-            collection.start(kept.capture)
+            try:
+                collection.start(kept.capture)
+            except BlockingIOError:  # no thread can be had (RLIMIT_NPROC)
+                return await self._read_here(readers)
             await self._end_of(collection, patience)
             output = await kept.output()
         except asyncio.CancelledError:
@@ -136,6 +139,15 @@ class Process(AsyncioProcess):
             reader.kept = None
         kept.capture.free()
         return output
+
+    async def _read_here(self, readers: list[OutputReader]) -> tuple[bytes, bytes]:
+        """Read on the loop, as asyncio's communicate()."""
+        if self.stdin is not None:
+            self.stdin.close()
+        outputs = await asyncio.gather(*(reader.read_here() for reader in readers))
+        await self.wait()
+        found = dict(zip((reader.fd for reader in readers), outputs, strict=True))
+        return found.get(1, b""), found.get(2, b"")
 
     async def _kept_of(self, readers: list[OutputReader]) -> Kept:
         """Return what the output is to be kept in: all of it that the readers have is there."""

@@ -102,6 +102,12 @@ class OutputReader(AsyncioStreamReader):
         finally:
             self._busy = False
 
+    async def read_here(self) -> bytes:
+        """Read to the end on the loop, as asyncio's: for want of a collector."""
+        await self.settle()
+        self._pipe.start()
+        return await super().read()
+
     async def _begin(self, name: str) -> None:
         if self.kept is None and self._pipe.stage is Stage.OPEN:
             return
@@ -125,7 +131,10 @@ class OutputReader(AsyncioStreamReader):
         self.hand_over(kept)
         collection = lender.collection(self.fd)
         try:
-            collection.start(kept.capture)
+            try:
+                collection.start(kept.capture)
+            except BlockingIOError:  # no thread can be had (RLIMIT_NPROC)
+                return await self.read_here()
             await collection.wait()
             output = await kept.output()
         finally:
