@@ -5,13 +5,16 @@ Layer: above the port. Thread: the loop's; free() on any.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import functools
 import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 from aiovfork._binding import ffi, lib
+from aiovfork._events import NO_ENDS, map_calls
 from aiovfork._port import CompletionPort
 
 Input: TypeAlias = bytes | bytearray | memoryview
@@ -19,6 +22,7 @@ Input: TypeAlias = bytes | bytearray | memoryview
 #: What a callback of the loop may copy.
 AT_HAND: Final[int] = lib.AVF_AT_HAND
 _PIECE: Final = 2**20
+_NO_ENDS: Final = array.array("i", NO_ENDS).tobytes()
 
 
 def immutable(data: Input) -> Input:
@@ -69,6 +73,7 @@ class Capture:
         self._input: Any = None
         self._copies: tuple[Any, ...] = ()  # the results, and what keeps their memory in place
         self._copied: asyncio.Future[None] | None = None
+        self._back: memoryview | None = None
         if data is not None:
             self.give(data)
         if limit is not None:
@@ -118,6 +123,17 @@ class Capture:
         if lib.avf_capture_take_back(self.pointer, ends) < 0:
             return None
         return {fd: end for fd, end in enumerate(ends) if end >= 0}
+
+    def have_back(self, ends: dict[int, int]) -> None:
+        """As take_back(), but put the ends there. Can be repeated after an exception of a signal handler."""
+        if self._back is None:
+            self._back = memoryview(bytearray(_NO_ENDS)).cast("i")
+        lib.avf_capture_take_back(self.pointer, ffi.from_buffer("int32_t[3]", self._back))
+        numbers = {fd: end for fd, end in enumerate(self._back) if end >= 0}
+        map_calls(
+            functools.partial(ends.update, numbers),
+            functools.partial(operator.setitem, self._back, slice(None), memoryview(_NO_ENDS).cast("i")),
+        )
 
     def hurry(self, drain_timeout: float) -> None:
         """Set drain_timeout while it is under way; after the exit it counts from now."""

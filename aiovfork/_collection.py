@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiovfork._capture import Capture
 from aiovfork._events import Captured
-from aiovfork._pipes import Pipe
+from aiovfork._pipes import Pipe, Stage
 from aiovfork._port import CompletionPort
 
 # As much as a pipe can hold: what an unprivileged process may give it (/proc/sys/fs/pipe-max-size).
@@ -50,6 +50,7 @@ class Collection:
     _ticket = 0
     _error = 0
     _input: Any = b""
+    broken: Exception | None = None  # stdin had ended before all was written
 
     def __init__(
         self,
@@ -73,17 +74,16 @@ class Collection:
         if not self._pipes:
             self._wake()
             return
+        self._lent = True
         for pipe in self._pipes.values():
             data = pipe.lend(self)
             if data is not None:
                 self._input = data
                 capture.give(data)
-        self._lent = True
-        lent = {fd: self._ends.pop(fd) for fd in self._pipes}
         try:
-            self._ticket = self._port.collect(capture.pointer, lent, self)
-        except BaseException:
-            self._take(capture.take_back() or lent)
+            self._ticket = self._port.collect(capture.pointer, self._ends, self, tuple(self._pipes))
+        except OSError:
+            self.stop()
             raise
 
     async def wait(self) -> None:
@@ -106,10 +106,24 @@ class Collection:
         self._wake()
 
     def stop(self) -> None:
-        """Have back what has not ended; idempotent. The pipes are read again soon, if nobody lends them."""
-        if self._lent:
-            self._take(self._capture.take_back() or {})
-            self._port.leave(self._ticket, self)
+        """Have back what has not ended; idempotent. The pipes are read again soon, if nobody lends them.
+
+        An exception of a signal handler may come between any two byte codes: then it can be repeated, and is,
+        by whoever closes a pipe. Whether it was lent at all is told by its end: it is here, or there.
+        """
+        if not self._lent:
+            return
+        self._capture.have_back(self._ends)
+        for fd, pipe in self._pipes.items():
+            if pipe.stage is not Stage.LENT:
+                continue
+            if fd in self._ends:
+                pipe.take_back(self._input[self._capture.written :])
+            else:
+                pipe.ended(self._reason(pipe))
+        self._pipes = {fd: pipe for fd, pipe in self._pipes.items() if fd in self._ends}
+        self._lent = False
+        self._port.leave(self._ticket)
 
     def cut(self) -> None:
         """End it here: take what is in the pipes that have not ended, and close them."""
@@ -132,19 +146,11 @@ class Collection:
             self._error = -(exc.errno or 0)
             self._wake()
 
-    def _take(self, numbers: dict[int, int]) -> None:
-        self._lent = False
-        self._ends.update(numbers)
-        for fd, pipe in self._pipes.items():
-            if fd in numbers:
-                pipe.take_back(self._input[self._capture.written :])
-            else:
-                pipe.ended(self._reason(pipe))
-        self._pipes = {fd: pipe for fd, pipe in self._pipes.items() if fd in numbers}
-
     def _reason(self, pipe: Pipe) -> Exception | None:
         """Why a pipe has ended: of stdin, whether that was before its time."""
-        return BrokenPipeError() if pipe.is_input and self._capture.written < len(self._input) else None
+        if pipe.is_input and self._capture.written < len(self._input):
+            self.broken = BrokenPipeError()
+        return self.broken if pipe.is_input else None
 
     def _wake(self) -> None:
         if not self._over.done():

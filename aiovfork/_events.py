@@ -6,9 +6,11 @@ Layer: beside the port. Thread: the loop's.
 from __future__ import annotations
 
 import collections
+import operator
 import os
 import resource
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from aiovfork._binding import RUSAGE, lib
 
@@ -137,3 +139,8 @@ def close_all(ends: dict[int, int], *fds: int) -> None:
     """
     if ends:
         collections.deque(map(os.close, map(ends.pop, fds or tuple(ends))), maxlen=0)
+
+
+def map_calls(*calls: Callable[[], Any]) -> list[Any]:
+    """Call functions written in C, one after another: no exception of a signal handler comes in between."""
+    return list(map(operator.call, calls))

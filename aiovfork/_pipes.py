@@ -114,14 +114,16 @@ class Pipe(asyncio.BaseTransport):
 
     def lend(self, borrower: Borrower) -> memoryview | None:
         """Give the descriptor away. Returns what is to be written to it."""
-        if self.stage is Stage.OPEN:
-            self._unwatch()
-        self.stage = Stage.LENT
         self._borrower = borrower
+        before, self.stage = self.stage, Stage.LENT
+        if before is Stage.OPEN:
+            self._unwatch()
         return None
 
     def take_back(self, rest: memoryview) -> None:  # noqa: ARG002  # of stdin
         """Have the descriptor back, and what was not written."""
+        if not self._loop.is_closed():
+            self._unwatch()  # an exception of a signal handler may have kept lend() from it
         self.stage = Stage.IDLE
         self.start_soon()
 

@@ -10,13 +10,15 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import functools
 import os
 import weakref
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from aiovfork._binding import EVENT, EVENT_SIZE, ffi, lib
 from aiovfork._errors import opening_failure, spawn_error
-from aiovfork._events import Captured, Exited, Spawned, close_all
+from aiovfork._events import Captured, Exited, Spawned, close_all, map_calls
 from aiovfork._observe import Observation, Untold, subscriptions
 from aiovfork._plan import Plan
 
@@ -116,16 +118,30 @@ class CompletionPort:
         self._sinks[ticket] = sink
         return ticket
 
-    def collect(self, capture: Any, ends: dict[int, int], sink: CaptureSink) -> int:
-        """Have a capture read and write these ends of a child's pipes, which it takes. Returns a ticket.
+    def collect(
+        self, capture: Any, ends: dict[int, int], sink: CaptureSink, fds: Sequence[int] | None = None
+    ) -> int:
+        """Have a capture read and write ends of a child's pipes, which it takes. Returns a ticket.
+
+        Args:
+            capture: An avf_capture.
+            ends: The ends, by the child's numbers of them.
+            sink: Whom the end of the capture is for.
+            fds: Which of them it takes; all, unless given.
 
         Raises:
             OSError: There is no memory or no thread for it; the ends are the caller's still.
         """
-        fds = [ends.get(fd, -1) for fd in range(3)]
-        ticket = self._noted(lib.avf_capture_start(self._port, capture, fds), sink)
-        ends.clear()
-        return ticket
+        chosen = tuple(ends) if fds is None else fds
+        numbers = [ends[fd] if fd in chosen else -1 for fd in range(3)]
+        # One call into C: an exception of a signal handler comes before or after it, and whoever finds a
+        # number in ends may close it.
+        start = functools.partial(lib.avf_capture_start, self._port, capture, numbers)
+        take: Any = functools.partial(list, map(ends.pop, chosen))
+        ticket, taken = map_calls(start, take)
+        if ticket < 0:
+            ends.update(zip(chosen, taken, strict=True))
+        return self._noted(ticket, sink)
 
     def copy(self, capture: Any, stdout: Any, stderr: Any, sink: CopySink) -> int:
         """Have what a capture has kept put there, off the loop. Returns a ticket.

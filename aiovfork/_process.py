@@ -134,6 +134,8 @@ class Process(AsyncioProcess):
         finally:
             if collection is not None:
                 collection.stop()
+        if collection.broken is not None:
+            self._log("stdin got %r", collection.broken)
         self._log_each("close %s")
         for reader in readers:
             reader.kept = None

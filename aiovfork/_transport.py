@@ -370,7 +370,10 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._port.cancel(self._ticket)
             return
         for pipe in self._pipes.values():
-            pipe.close()
+            if pipe.stage is Stage.LENT:
+                pipe.end(None)
+            else:
+                pipe.close()
         if not self._pipes:
             close_all(self._ends)
         if state in ALIVE and not self._lives_on:

@@ -54,11 +54,11 @@ class WritePipe(Pipe, asyncio.Transport):
 
     def take_back(self, rest: memoryview) -> None:
         """Have both back."""
+        super().take_back(rest)
         if rest:
             self._pieces.append(rest)
             self._size = len(rest)
         self._maybe_resume_protocol()
-        super().take_back(rest)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write without blocking; what does not fit into the pipe is written later.
@@ -141,6 +141,7 @@ class WritePipe(Pipe, asyncio.Transport):
         if self.is_closing():
             return
         if self._pieces and not self._loop.is_closed():
+            self.start()
             self.stage = Stage.CLOSING
         else:
             self.end(None)

@@ -16,6 +16,7 @@ import pytest
 
 import aiovfork
 from aiovfork import _running
+from aiovfork._collection import Collection
 from aiovfork._options import Command
 from aiovfork._plan import build
 from aiovfork._port import CompletionPort
@@ -309,6 +310,27 @@ def test_in_a_run(
     )
     while living():  # what was killed, and nobody waited for, may be about to die
         os.sched_yield()
+
+
+async def one_capture() -> Any:
+    """A child whose output is collected, given up once, and collected again."""
+    async with await aiovfork.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE) as process:
+        for rounds in (3, 1000):
+            task = asyncio.ensure_future(process.communicate(b"x" * 100_000))
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()
+    return ["ended"]
+
+
+@pytest.mark.parametrize("function", [Collection.start, Collection.stop], ids=["start", "stop"])
+@pytest.mark.parametrize("factory", LOOP_FACTORIES.values(), ids=LOOP_FACTORIES)
+def test_in_a_loan(factory: LoopFactory, function: Callable[..., Any]) -> None:
+    """An exception before any byte code, where pipes go to the collector and come back, leaves none of them open."""
+    assert with_interrupts(factory, one_capture, ["ended"], function, KeyboardInterrupt, stride=3) > 10
 
 
 class NoSink:
