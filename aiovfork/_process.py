@@ -124,9 +124,9 @@ class Process(AsyncioProcess):
             collection = self._transport.collection(*fds)
             try:
                 collection.start(kept.capture)
+                await self._end_of(collection, patience)
             except BlockingIOError:  # no thread can be had (RLIMIT_NPROC)
-                return await self._read_here(readers)
-            await self._end_of(collection, patience)
+                await self._read_here(readers, kept, patience)
             output = await kept.output()
         except asyncio.CancelledError:
             await self._end_cancelled()  # meanwhile the collector reads on: a child may have last words
@@ -142,14 +142,21 @@ class Process(AsyncioProcess):
         kept.capture.free()
         return output
 
-    async def _read_here(self, readers: list[OutputReader]) -> tuple[bytes, bytes]:
+    async def _read_here(self, readers: list[OutputReader], kept: Kept, patience: float | None) -> None:
         """Read on the loop, as asyncio's communicate()."""
         if self.stdin is not None:
             self.stdin.close()
-        outputs = await asyncio.gather(*(reader.read_here() for reader in readers))
+        reading = asyncio.gather(*(reader.read_here(kept) for reader in readers))
+        try:
+            if patience is not None:
+                await self.wait()
+                await asyncio.wait([reading], timeout=patience)
+                for fd in range(3) if not reading.done() else ():
+                    self._transport.end_pipe(fd)
+            await reading
+        finally:
+            reading.cancel()
         await self.wait()
-        found = dict(zip((reader.fd for reader in readers), outputs, strict=True))
-        return found.get(1, b""), found.get(2, b"")
 
     async def _kept_of(self, readers: list[OutputReader]) -> Kept:
         """Return what the output is to be kept in: all of it that the readers have is there."""

@@ -102,11 +102,11 @@ class OutputReader(AsyncioStreamReader):
         finally:
             self._busy = False
 
-    async def read_here(self) -> bytes:
-        """Read to the end on the loop, as asyncio's: for want of a collector."""
-        await self.settle()
+    async def read_here(self, kept: Kept) -> None:
+        """Read to the end on the loop, for want of a collector, behind what was handed over."""
         self._pipe.start()
-        return await super().read()
+        while chunk := await super().read(_SLICE):
+            kept.capture.feed(self.fd, chunk)
 
     async def _begin(self, name: str) -> None:
         if self.kept is None and self._pipe.stage is Stage.OPEN:
@@ -133,9 +133,9 @@ class OutputReader(AsyncioStreamReader):
         try:
             try:
                 collection.start(kept.capture)
+                await collection.wait()
             except BlockingIOError:  # no thread can be had (RLIMIT_NPROC)
-                return await self.read_here()
-            await collection.wait()
+                await self.read_here(kept)
             output = await kept.output()
         finally:
             collection.stop()

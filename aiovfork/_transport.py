@@ -338,6 +338,11 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._starting = None
         return Collection(self._loop, self._port, self._ends, pipes)
 
+    def end_pipe(self, fd: int) -> None:
+        """Close a pipe, if it is there, at once."""
+        if fd in self._pipes:
+            self._pipes[fd].end(None)
+
     def send_signal(self, signal: int) -> None:
         """Signal the child through its pidfd.
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import random
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -46,17 +47,6 @@ def run(request: pytest.FixtureRequest) -> Callable[[Callable[[Create], Coroutin
 
 
 Run = Callable[[Callable[[Create], Coroutine[Any, Any, None]]], None]
-
-
-@contextlib.asynccontextmanager
-async def ended(process: Any) -> AsyncIterator[Any]:
-    """Kill and reap a process at the end of the block."""
-    try:
-        yield process
-    finally:
-        process._transport.close()
-        await process.wait()
-        await rounds()
 
 
 async def cancelled(coroutine: Coroutine[Any, Any, Any], turns: int = 3) -> None:
@@ -562,24 +552,50 @@ def test_an_interrupt_beside_communicate(factory: Any) -> None:
         runner.run(body())
 
 
+@contextlib.contextmanager
+def no_thread() -> Iterator[None]:
+    """Let the collector be refused its thread."""
+
+    def refuse(*_: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    port: Any = port_of(asyncio.get_running_loop())
+    port.collect = refuse
+    try:
+        yield
+    finally:
+        del port.collect
+
+
 async def test_no_thread_for_the_collector() -> None:
-    """Where the collector cannot be started, communicate() says it, and the output can still be read."""
-    async with await aiovfork.create_subprocess_exec("echo", "out", stdout=PIPE) as process:
-        port: Any = port_of(asyncio.get_running_loop())
-        collect = port.collect
-
-        def refuse(*_: object) -> int:
-            raise BlockingIOError(11, os.strerror(11))
-
-        port.collect = refuse
-        try:
-            with pytest.raises(BlockingIOError):
-                await process.communicate()
-        finally:
-            port.collect = collect
+    """Where the collector cannot be started the loop reads; a cancellation loses nothing there, too."""
+    script = "echo one; read go; cat; echo err >&2"
+    async with await aiovfork.create_subprocess_exec("sh", "-c", script, **PIPES) as process:
+        with no_thread():
+            await cancelled(process.communicate(b"\n" + b"x" * 300_000), 20)
+            assert await process.communicate() == (b"one\n" + b"x" * 300_000, b"err\n")
+        assert process.returncode == 0
+    async with await aiovfork.create_subprocess_exec("sh", "-c", "cat; echo end", **PIPES) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        assert await process.stdout.readline() == b"out\n"
-        assert list(await process.communicate()) == [b"", None]
+        with no_thread():
+            await cancelled(process.stdout.read(), 10)
+            process.stdin.write(b"in")
+            process.stdin.close()
+            assert await process.stdout.read() == b"inend\n"
+
+
+async def test_drain_timeout_without_a_collector() -> None:
+    """drain_timeout ends the reading of the loop as well."""
+    child_end, parent_end = os.pipe()
+    script = f"echo out; cat </dev/fd/{child_end} & exit 3"
+    async with await aiovfork.create_subprocess_exec(
+        "sh", "-c", script, stdout=PIPE, pass_fds=[child_end]
+    ) as process:
+        os.close(child_end)
+        with no_thread():
+            assert list(await process.communicate(drain_timeout=0.01)) == [b"out\n", None]
+    os.close(parent_end)
 
 
 def test_a_python_that_writes_to_both(run: Run) -> None:
