@@ -202,6 +202,8 @@ class Process(AsyncioProcess):
             timer.cancel()
 
     def _log_each(self, what: str) -> None:
+        if not self._loop.get_debug():
+            return
         for name, stream in (("stdout", self.stdout), ("stderr", self.stderr)):
             if stream is not None:
                 self._log(what, name)
