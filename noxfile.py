@@ -36,6 +36,7 @@ NOT_UNDER_ASAN = [
     "tests/safety/test_fork.py",  # its locks are not ready for a fork beside threads
     "tests/safety/test_collector.py::test_fork_with_captures_under_way",
     "tests/safety/test_collector.py::test_no_memory",
+    "tests/safety/test_collector.py::test_no_address_space_for_a_copy",
 ]
 
 

@@ -13,9 +13,11 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+#include "sys.h"
 
 enum {
-    CAPTURE_PAGE = 4096, /* on a machine with larger ones mremap refuses, and all is copied */
     /* Where the data of a bytes object begin that malloc has mapped: behind malloc's header and CPython's. */
     CAPTURE_BYTES_AT = 48,
     CAPTURE_FIRST = 128 * 1024,
@@ -27,22 +29,31 @@ enum {
     CAPTURE_COPY_SLICE = 512 * 1024,
     CAPTURE_MOVE_SLICE = 2 * 1024 * 1024,
     CAPTURE_RELEASE_SLICE = 4 * 1024 * 1024,
-    /* MREMAP_DONTUNMAP, Linux 5.7: no hole is left in the segment, in which another thread's mapping could come to
-     * lie before the segment is unmapped. */
-    CAPTURE_DONTUNMAP = 4,
+    CAPTURE_FIXED_NOREPLACE = 0x100000, /* MAP_FIXED_NOREPLACE, Linux 4.17 */
 };
 
-/* The header of a mapping, in a page of its own: the data go away page by page. */
+/* The header of a mapping, in a page of its own: the data go away page by page. What is ours of the mapping is the head,
+ * and what begins with the page of `taken`: another thread's mapping may come to lie in between. The first page of data
+ * belongs to the head where they do not begin with it. */
 struct avf_segment {
     struct avf_segment *next;
-    size_t size;             /* of the mapping, this page included */
+    char *head_end;
     char *taken, *put, *end; /* data: begin of what is left, end of what there is, end of the room */
 };
 
 /* THREAD any. */
+static size_t capture_page(void)
+{
+    static _Atomic size_t known;
+    if (!known)
+        known = (size_t)sysconf(_SC_PAGESIZE);
+    return known;
+}
+
+/* THREAD any. */
 static struct avf_segment *segment_map(const struct avf_segment *before)
 {
-    size_t size = before ? 2 * before->size : CAPTURE_FIRST;
+    size_t size = before ? 2 * (size_t)(before->end - (const char *)before) : CAPTURE_FIRST;
     if (size > CAPTURE_LARGEST)
         size = CAPTURE_LARGEST;
     char *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -51,11 +62,25 @@ static struct avf_segment *segment_map(const struct avf_segment *before)
     if (size >= CAPTURE_HUGE)
         madvise(base, size, MADV_HUGEPAGE);
     struct avf_segment *segment = (struct avf_segment *)base;
-    segment->size = size;
-    segment->put = base + CAPTURE_PAGE + (before ? 0 : CAPTURE_BYTES_AT);
+    segment->put = base + capture_page() + (before ? 0 : CAPTURE_BYTES_AT);
     segment->taken = segment->put;
+    segment->head_end = base + (before ? 1 : 2) * capture_page();
     segment->end = base + size;
     return segment;
+}
+
+/* THREAD any. Where the page of a byte begins, or the head ends. */
+static char *segment_page(const struct avf_segment *segment, char *at)
+{
+    char *page = at - (uintptr_t)at % capture_page();
+    return page > segment->head_end ? page : segment->head_end;
+}
+
+/* THREAD any. */
+static void segment_give_back(char *begin, char *end)
+{
+    if (end > begin)
+        munmap(begin, (size_t)(end - begin));
 }
 
 /* THREAD any. */
@@ -114,27 +139,40 @@ size_t avf_capture_find(struct avf_captured *c, int stream, size_t offset, char 
     return 0;
 }
 
-/* THREAD any. The mapping of a segment of which nothing is left, or nothing wanted. */
+/* THREAD any. A segment of which nothing is left, or nothing wanted: the rest of it, then its head. */
 static void segment_unmap(struct avf_stream *s)
 {
     struct avf_segment *segment = s->first;
     s->first = segment->next;
     if (!s->first)
         s->last = NULL;
-    munmap(segment, segment->size);
+    segment_give_back(segment_page(segment, segment->taken), segment->end);
+    segment_give_back((char *)segment, segment->head_end);
 }
 
-/* THREAD collector. Puts a part of a segment where it shall be. RETURNS its size. */
-static size_t segment_move(struct avf_segment *segment, char *to, int may_move)
+/* THREAD collector. Whole pages become the target's. RETURNS their size, or 0. */
+static size_t segment_move(const struct avf_segment *segment, char *to)
+{
+    size_t left = (size_t)(segment->put - segment->taken), page = capture_page();
+    size_t slice = left < CAPTURE_MOVE_SLICE ? left - left % page : CAPTURE_MOVE_SLICE;
+    if (slice == 0 || (uintptr_t)segment->taken % page)
+        return 0;
+    if (mremap(segment->taken, slice, slice, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED)
+        return slice;
+    /* The kernel takes the target's old pages away before it finds that it has no memory for more (mremap_to in
+     * mm/mremap.c). Where they are still there, EEXIST says so. */
+    while (mmap(to, slice, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | CAPTURE_FIXED_NOREPLACE, -1,
+                0) == MAP_FAILED &&
+           errno != EEXIST)
+        sys_nanosleep(1000000); /* for want of memory */
+    return 0;
+}
+
+/* THREAD collector. RETURNS the size of what was copied. */
+static size_t segment_copy(const struct avf_segment *segment, char *to, int may_move)
 {
     size_t left = (size_t)(segment->put - segment->taken);
-    size_t to_page = -(uintptr_t)segment->taken % CAPTURE_PAGE;
-    if (may_move && to_page == 0 && left >= CAPTURE_PAGE) {
-        size_t slice = left < CAPTURE_MOVE_SLICE ? left & ~(size_t)(CAPTURE_PAGE - 1) : CAPTURE_MOVE_SLICE;
-        if (mremap(segment->taken, slice, slice, MREMAP_MAYMOVE | MREMAP_FIXED | CAPTURE_DONTUNMAP, to) !=
-            MAP_FAILED)
-            return slice;
-    }
+    size_t to_page = -(uintptr_t)segment->taken % capture_page();
     size_t slice = left < CAPTURE_COPY_SLICE ? left : CAPTURE_COPY_SLICE;
     if (may_move && to_page && slice > to_page)
         slice = to_page;
@@ -146,12 +184,19 @@ static size_t segment_move(struct avf_segment *segment, char *to, int may_move)
 static int stream_copy_slice(struct avf_captured *c, int stream)
 {
     struct avf_stream *s = &c->streams[stream];
-    int may_move = c->shown.length[stream] >= CAPTURE_MOVE_FROM &&
-                   (uintptr_t)(s->copy_to - s->first->taken) % CAPTURE_PAGE == 0;
-    size_t moved = segment_move(s->first, s->copy_to, may_move);
-    s->copy_to += moved;
-    s->first->taken += moved;
-    if (s->first->taken == s->first->put)
+    struct avf_segment *segment = s->first;
+    char *from = segment->taken;
+    int may_move =
+        c->shown.length[stream] >= CAPTURE_MOVE_FROM && (uintptr_t)(s->copy_to - from) % capture_page() == 0;
+    size_t size = may_move ? segment_move(segment, s->copy_to) : 0;
+    int moved = size > 0;
+    if (!moved)
+        size = segment_copy(segment, s->copy_to, may_move);
+    s->copy_to += size;
+    segment->taken += size;
+    if (!moved)
+        segment_give_back(segment_page(segment, from), segment_page(segment, segment->taken));
+    if (segment->taken == segment->put)
         segment_unmap(s);
     return s->first == NULL;
 }
@@ -173,6 +218,19 @@ int avf_capture_copy_slice(struct avf_captured *c)
     return !c->streams[0].copy_to && !c->streams[1].copy_to;
 }
 
+/* THREAD any. What was small is not worth it. */
+void avf_capture_give_away(struct avf_captured *c, struct avf_captured *to)
+{
+    for (int i = 0; i < 2; i++) {
+        to->streams[i].first = c->streams[i].first;
+        to->streams[i].last = c->streams[i].last;
+        to->shown.length[i] = c->shown.length[i];
+        c->streams[i].first = c->streams[i].last = NULL;
+        c->shown.data[i] = c->streams[i].small;
+        c->shown.length[i] = 0;
+    }
+}
+
 /* THREAD any. The pages of a segment go from its end on. */
 int avf_capture_release_slice(struct avf_captured *c)
 {
@@ -182,9 +240,9 @@ int avf_capture_release_slice(struct avf_captured *c)
             continue;
         c->shown.data[i] = NULL;
         struct avf_segment *segment = s->first;
-        if (segment->size > CAPTURE_RELEASE_SLICE) {
-            segment->size -= CAPTURE_RELEASE_SLICE;
-            munmap((char *)segment + segment->size, CAPTURE_RELEASE_SLICE);
+        if (segment->end - segment->taken > CAPTURE_RELEASE_SLICE) {
+            segment->end -= CAPTURE_RELEASE_SLICE;
+            munmap(segment->end, CAPTURE_RELEASE_SLICE);
         } else {
             segment_unmap(s);
         }

@@ -22,17 +22,17 @@ struct avf_stream {
 struct avf_captured {
     avf_capture shown; /* first */
     /* guarded by lock */
-    uint64_t ticket;                     /* of its slot, which says whether it is under way */
-    int32_t ends[3];                     /* the parent's; -1 where there is none, or no more */
-    uint8_t busy;                        /* the collector works on it without the lock */
-    uint8_t leaving;                     /* somebody waits for that to end: the collector leaves it alone */
-    uint8_t copying;                     /* it is in the collector's list of copies, or busy as one */
-    uint8_t expected;                    /* it counts as one of those that the collector runs for */
-    uint8_t detached;                    /* nobody will ask for it */
-    uint8_t timed;                       /* it is in the collector's list of those that wait for a time */
-    int32_t error;                       /* of the collector: -errno */
-    int32_t flags;                       /* AVF_CAPTURE_* */
-    int64_t deadline;                    /* with `timed` */
+    uint64_t ticket;   /* of its slot, which says whether it is under way */
+    int32_t ends[3];   /* the parent's; -1 where there is none, or no more */
+    uint8_t busy;      /* the collector works on it without the lock */
+    uint8_t leaving;   /* somebody waits for that to end: the collector leaves it alone */
+    uint8_t copying;   /* it is in the collector's list of copies, or busy as one */
+    uint32_t expected; /* the generation in which it counts as one that the collector runs for, or 0 */
+    uint8_t detached;  /* nobody will ask for it */
+    uint8_t timed;     /* it is in the collector's list of those that wait for a time */
+    int32_t error;     /* of the collector: -errno */
+    int32_t flags;     /* AVF_CAPTURE_* */
+    int64_t deadline;  /* with `timed` */
     int64_t read_before, written_before; /* of total and written: not yet in the counters */
     struct avf_captured *next;           /* there, or among the copies, or among the retired */
     struct avf_exit exit;
@@ -51,6 +51,9 @@ size_t avf_capture_find(struct avf_captured *c, int stream, size_t offset, char 
 
 /* THREAD collector. Copies or moves a slice of what was kept to its place. RETURNS whether all is there. */
 int avf_capture_copy_slice(struct avf_captured *c);
+
+/* THREAD any. What was kept becomes another capture's, which has nothing. */
+void avf_capture_give_away(struct avf_captured *c, struct avf_captured *to);
 
 /* THREAD any. Gives back a part of the memory that was mapped. RETURNS whether that was all. */
 int avf_capture_release_slice(struct avf_captured *c);

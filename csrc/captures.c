@@ -108,6 +108,7 @@ static int captures_take_slot(avf_port *port, avf_capture *capture, struct avf_s
 {
     if (port->closed)
         return -EBADF;
+    avf_capturing_let_go((struct avf_captured *)capture);
     int error = avf_slot_take(ret_slot);
     if (error == 0) {
         (*ret_slot)->port = port;
@@ -187,7 +188,10 @@ int32_t avf_capture_hurry(avf_capture *capture, int64_t drain_ns)
 int32_t avf_capture_detach(avf_capture *capture)
 {
     struct avf_captured *c = (struct avf_captured *)capture;
+    struct avf_captured *kept = (struct avf_captured *)avf_capture_new();
     int32_t result = -ESRCH, fd = -1;
+    if (!kept)
+        return -ENOMEM;
     avf_collection_take_away(c);
     avf_gate_enter();
     avf_lock();
@@ -197,7 +201,9 @@ int32_t avf_capture_detach(avf_capture *capture)
         c->ends[0] = -1;
         c->detached = c->shown.truncate = 1;
         c->shown.limit = 0;
+        c->flags = c->error = 0; /* found meanwhile, when it mattered */
         slot->port = NULL;
+        avf_capture_give_away(c, kept);
         avf_capturing_hurry(slot, c, 0); /* the last event may have come while it had to be left alone */
         result = 0;
     }
@@ -206,6 +212,7 @@ int32_t avf_capture_detach(avf_capture *capture)
     if (fd >= 0)
         avf_close_all(&fd, 1);
     avf_gate_leave();
+    captures_give_back(kept);
     return result;
 }
 

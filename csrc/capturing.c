@@ -17,6 +17,14 @@
 #include "pipes.h"
 #include "reaper.h"
 
+/* THREAD any, under the lock. */
+void avf_capturing_let_go(struct avf_captured *c)
+{
+    struct avf_slot *slot = avf_capturing_slot(c);
+    if (slot)
+        slot->capture = NULL;
+}
+
 /* THREAD any, under the lock. The capture of a slot in the hands of the collector. */
 struct avf_captured *avf_capturing_capture(const struct avf_slot *slot)
 {
@@ -116,7 +124,7 @@ static void capturing_give_child(struct avf_slot *slot, struct avf_captured *c)
     struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = slot->ticket};
     c->flags |= AVF_CHILD_LIVES;
     avf_collection_unwatch(slot->pidfd);
-    (void)epoll_ctl(slot->port->epoll_fd, EPOLL_CTL_ADD, slot->pidfd, &event);
+    slot->unwatched = epoll_ctl(slot->port->epoll_fd, EPOLL_CTL_ADD, slot->pidfd, &event) < 0;
 }
 
 /* THREAD collector, under the lock, in the gate. The capture is over: its record goes to the port. */
@@ -135,8 +143,8 @@ static void capturing_post(struct avf_slot *slot, struct avf_captured *c)
         return;
     }
     slot->capture = NULL;
-    avf_slot_move(slot, AVF_SLOT_FREE, NULL);
-    avf_collection_discard(c); /* it was detached */
+    avf_slot_move(slot, AVF_SLOT_FREE, NULL); /* it was detached: it ends with its child */
+    avf_collection_discard(c);
 }
 
 /* THREAD any, under the lock, in the gate. What remains to be done for it once its port has closed: nothing. */
@@ -194,6 +202,7 @@ void avf_capturing_note(struct avf_captured *c, int which, int result)
     if (result == AVF_PIPE_ENDED || result < 0) {
         int32_t fd = c->ends[which];
         c->ends[which] = -1;
+        avf_collection_unwatch(fd); /* a process that has just been forked may hold the same open file */
         avf_close_all(&fd, 1);
     }
 }

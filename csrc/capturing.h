@@ -11,6 +11,9 @@ int avf_capturing_add(struct avf_slot *slot, int pidfd, const int32_t ends[3]);
 
 /* THREAD any, under the lock. The slot of a capture that is under way, or has a record that was not drained; or NULL. */
 struct avf_slot *avf_capturing_slot(struct avf_captured *c);
+/* THREAD any, under the lock. The record of the slot that it has now, if it has one, says nothing of it any more: it
+ * begins anew. */
+void avf_capturing_let_go(struct avf_captured *c);
 /* THREAD any, under the lock. The capture of a slot in the hands of the collector, or NULL. */
 struct avf_captured *avf_capturing_capture(const struct avf_slot *slot);
 

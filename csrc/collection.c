@@ -11,7 +11,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-struct avf_collection avf_collection = {.epoll_fd = -1, .event_fd = -1, .changed = PTHREAD_COND_INITIALIZER};
+struct avf_collection avf_collection = {
+    .epoll_fd = -1, .event_fd = -1, .generation = 1, .changed = PTHREAD_COND_INITIALIZER};
 
 /* THREAD any, under the lock. */
 void avf_collection_signal(void)
@@ -94,9 +95,16 @@ void avf_collection_untime(struct avf_captured *c)
 }
 
 /* THREAD any, under the lock. */
+void avf_collection_expect(struct avf_captured *c)
+{
+    avf_collection.expected += c->expected != avf_collection.generation;
+    c->expected = avf_collection.generation;
+}
+
+/* THREAD any, under the lock. */
 void avf_collection_unexpect(struct avf_captured *c)
 {
-    avf_collection.expected -= c->expected;
+    avf_collection.expected -= c->expected == avf_collection.generation;
     c->expected = 0;
 }
 
@@ -111,8 +119,7 @@ void avf_collection_end_copy(struct avf_captured *c)
 /* THREAD any, under the lock. */
 void avf_collection_discard(struct avf_captured *c)
 {
-    avf_collection.expected += !c->expected;
-    c->expected = 1;
+    avf_collection_expect(c);
     collection_list(&avf_collection.discarded, c);
     avf_collection_signal();
 }
@@ -168,6 +175,7 @@ void avf_collection_leave_alone(struct avf_captured *c)
 /* THREAD any, in the child of a fork. What was discarded there is lost here: some memory. */
 void avf_collection_after_fork(void)
 {
-    avf_collection = (struct avf_collection){.epoll_fd = -1, .event_fd = -1};
+    avf_collection =
+        (struct avf_collection){.epoll_fd = -1, .event_fd = -1, .generation = avf_collection.generation + 1};
     pthread_cond_init(&avf_collection.changed, NULL);
 }

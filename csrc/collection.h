@@ -10,6 +10,7 @@ struct avf_collection {
     int epoll_fd, event_fd;
     int running, starting; /* the collector */
     uint32_t expected, waiters;
+    uint32_t generation; /* a forked process is the next one: what its parent expected counts no more */
     struct avf_captured *copies, *discarded, *timed, *retired;
     int64_t next_deadline;  /* of those that are timed, or 0 */
     pthread_cond_t changed; /* some capture is not busy any more, or a collector has started, or could not */
@@ -28,7 +29,8 @@ void avf_collection_unwatch(int fd);
 /* THREAD any, under the lock. Has the collector look at its lists. */
 void avf_collection_signal(void);
 
-/* THREAD any, under the lock. The capture needs no collector any more; idempotent. */
+/* THREAD any, under the lock. The capture needs a collector; and it needs none any more. Idempotent. */
+void avf_collection_expect(struct avf_captured *c);
 void avf_collection_unexpect(struct avf_captured *c);
 
 /* THREAD any, under the lock. The capture comes up after a time; never more than once. */

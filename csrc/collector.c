@@ -72,8 +72,7 @@ int avf_collector_expect(struct avf_captured *c)
         (void)avf_lock_wait(&avf_collection.changed, NULL);
     int start = !avf_collection.running, error = 0;
     avf_collection.running = 1;
-    avf_collection.expected += !c->expected;
-    c->expected = 1;
+    avf_collection_expect(c);
     avf_collection.starting = start;
     avf_unlock();
     if (!start)

@@ -101,23 +101,30 @@ static void drain_deliver(struct avf_slot *slot, avf_event *event)
     if (slot->pidfd < 0)
         avf_slot_move(slot, AVF_SLOT_FREE, NULL);
     else
-        avf_slot_move(slot, slot->is_over ? AVF_SLOT_HELD : AVF_SLOT_ALIVE, NULL);
+        avf_slot_move(slot, slot->is_over ? AVF_SLOT_HELD : AVF_SLOT_ALIVE,
+                      slot->unwatched ? &slot->port->unreaped : NULL);
 }
 
 /* THREAD loop, under the lock. */
-static void drain_arm(const struct avf_port *port, const struct avf_slot *slot)
+static void drain_arm(struct avf_port *port, struct avf_slot *slot)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = slot->ticket};
-    epoll_ctl(port->epoll_fd, EPOLL_CTL_MOD, slot->pidfd, &event);
+    int operation = slot->unwatched ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+    slot->unwatched = epoll_ctl(port->epoll_fd, operation, slot->pidfd, &event) < 0 && slot->unwatched;
 }
 
 /* THREAD loop, under the lock. A timer went off: arms the pidfds again that had nothing to reap. */
 static void drain_rearm(struct avf_port *port)
 {
     port->timer_armed = 0;
-    for (struct avf_slot *slot; (slot = port->unreaped.head) != NULL;) {
+    struct avf_slot *slot, *last = port->unreaped.tail;
+    while ((slot = port->unreaped.head) != NULL) {
         avf_slots_remove(slot);
         drain_arm(port, slot);
+        if (slot->unwatched) /* not yet: the next time */
+            avf_slots_append(&port->unreaped, slot);
+        if (slot == last)
+            break;
     }
 }
 
@@ -217,6 +224,7 @@ static int32_t drain_fill(struct avf_port *port)
     port->signalled = 0;
     if (port->done.head)
         avf_port_signal(port);
+    avf_port_arm_timer(port); /* for children that the epoll could not take */
     int waiting = port->queue.head != NULL;
     for (int i = 0; i < ready_count; i++) {
         if (ready[i].data.u64 == AVF_PORT_TIMER)

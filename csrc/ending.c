@@ -60,7 +60,7 @@ int32_t avf_kill(uint64_t ticket, int32_t signal)
     int32_t result = -ESRCH;
     if (slot && slot->pidfd >= 0 && !slot->is_over &&
         (slot->state == AVF_SLOT_ALIVE || slot->state == AVF_SLOT_CAPTURED ||
-         slot->state == AVF_SLOT_DETACHED))
+         slot->state == AVF_SLOT_POSTED || slot->state == AVF_SLOT_DETACHED))
         result = avf_signal(slot->pidfd, slot->pid, signal);
     avf_unlock();
     return result;

@@ -123,7 +123,8 @@ int32_t avf_pin(uint64_t ticket)
     avf_lock();
     struct avf_slot *slot = avf_slot_find(ticket);
     int is_child =
-        slot && (slot->state == AVF_SLOT_ALIVE || slot->state == AVF_SLOT_CAPTURED) && slot->pid > 0;
+        slot && slot->pid > 0 &&
+        (slot->state == AVF_SLOT_ALIVE || slot->state == AVF_SLOT_CAPTURED || slot->state == AVF_SLOT_POSTED);
     if (is_child && !slot->is_over)
         slot->pin = 1; /* if its exit is looked at just now it is too late, and the record will say so */
     avf_unlock();

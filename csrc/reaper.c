@@ -63,7 +63,7 @@ static void reaper_look_at_adopted(void)
     struct avf_slot *slot = avf_state.adopted.head;
     if (!slot) { /* they were disposed of */
         adopted = 0;
-    } else if (avf_reap(slot->pidfd, slot->pid, &exit)) {
+    } else if (!slot->reaped_now && avf_reap(slot->pidfd, slot->pid, &exit)) {
         pidfd = slot->pidfd;
         avf_park_forget_child(slot);
         avf_slot_move(slot, AVF_SLOT_FREE, NULL);

@@ -83,6 +83,7 @@ struct avf_slot {
     uint8_t pin, group_dies;          /* of a child: AVF_PLAN_PIN, AVF_PLAN_GROUP_DIES */
     uint8_t is_over,
         is_unreaped;    /* of a child: its exit was seen; and it keeps its pid until the slot is let go */
+    uint8_t unwatched;  /* of a child: the port's epoll could not take its pidfd */
     uint8_t captured;   /* it was submitted with a capture */
     uint8_t counted;    /* it is one of counters.alive */
     int32_t pid, pidfd; /* of a child; else -1 */

@@ -259,6 +259,37 @@ async def test_taken_back_and_given_again() -> None:
     capture.free()
 
 
+async def test_begun_again_before_its_record_is_heard() -> None:
+    """A capture whose record waits for the loop can be begun again: the old record says nothing of it any more."""
+    port = port_of(asyncio.get_running_loop())
+    capture, sinks = Capture(), [_Pipes(), _Pipes()]
+    for number, sink in enumerate(sinks):
+        ends, (out,) = _ends(1)
+        port.collect(capture.pointer, ends, sink)
+        os.write(out, b"%d" % number)
+        os.close(out)
+        while aiovfork.stats().capturing:  # the loop does not turn meanwhile: the record waits
+            pass
+        assert capture.take_back() is None
+    capturing = [sink.over for sink in sinks]
+    await asyncio.wait(capturing)
+    assert await capture.output(port) == (b"01", b"")
+    capture.free()
+    assert await output("echo", "on") == (b"on\n", b"")
+
+
+async def test_signals_reach_a_child_whose_record_waits() -> None:
+    """Beyond the limit the child lives on; before the loop has heard of that, it can be signalled as ever."""
+    before = aiovfork.stats().captures
+    run = Run("sh", "-c", "head -c 100 /dev/zero; exec sleep 60", limit=10)
+    while aiovfork.stats().captures == before or aiovfork.stats().capturing:  # the loop does not turn
+        pass
+    run.port.kill(run.ticket, signal.SIGKILL)
+    assert (await run.over).limited
+    assert (await run.exit).returncode == -signal.SIGKILL
+    run.capture.free()
+
+
 async def test_what_is_fed_comes_first() -> None:
     """feed() puts what somebody else has read before what is captured, however much it is."""
     port = port_of(asyncio.get_running_loop())
@@ -344,6 +375,24 @@ async def _no_memory(limit: int) -> list[Any]:
 def test_no_memory(loop: str) -> None:
     """ENOMEM ends the capture with that error and what was read; the child's end is told, and the next capture works."""
     assert isolated(_no_memory, 20 * MIB, loop=loop) == [-errno.ENOMEM, True, -signal.SIGPIPE, "on\n"]
+
+
+async def _no_address_space_for_a_copy() -> list[Any]:
+    run = Run("head", "-c", str(100 * MIB), "/dev/zero")
+    await run.over
+    copying = asyncio.ensure_future(run.capture.output(run.port))
+    resource.setrlimit(resource.RLIMIT_AS, (64 * MIB, resource.RLIM_INFINITY))
+    await asyncio.wait([copying])
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with contextlib.suppress(MemoryError):
+        return [copying.result()[0] == bytes(100 * MIB)]
+    return [await run.output() == (bytes(100 * MIB), b"")]
+
+
+@pytest.mark.parametrize("loop", LOOP_FACTORIES)
+def test_no_address_space_for_a_copy(loop: str) -> None:
+    """A limit that is lowered below what the process has leaves no hole in the result."""
+    assert isolated(_no_address_space_for_a_copy, loop=loop) == [True]
 
 
 async def _close_with_captures_under_way() -> int:
