@@ -32,11 +32,13 @@ class Run:
 
     def captured(self, event: Captured) -> None:
         """The capture is over."""
-        self.over.set_result(event)
+        if not self.over.done():
+            self.over.set_result(event)
 
     def exited(self, event: Exited) -> None:
         """Its child, which had outlived it, has ended."""
-        self.exit.set_result(event)
+        if not self.exit.done():
+            self.exit.set_result(event)
 
     def failed(self, error: int, step: int, status: int) -> None:
         """There is no child."""
