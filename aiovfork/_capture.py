@@ -80,7 +80,7 @@ class Capture:
             pointer.limit = limit
             pointer.truncate = truncate
         if drain_timeout is not None and drain_timeout < math.inf:
-            pointer.drain_ns = max(0, int(min(drain_timeout, 1e9) * 1e9))
+            pointer.drain_ns = int(max(0.0, min(drain_timeout, 1e9)) * 1e9)
 
     def give(self, data: Input) -> None:
         """Set what is written to stdin. Not while it is under way."""

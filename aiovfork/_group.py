@@ -218,7 +218,6 @@ class ProcessGroup:
             ),
             in_shell=False,
         )
-        how = self._teardown
         given = (
             timeout,
             check,
@@ -226,9 +225,10 @@ class ProcessGroup:
             errors,
             max_output,
             on_limit,
+            # The teardown is that of the group, which also sees to it that there is such a tree.
             signals.SIGTERM,
-            how.patience,
-            how.tree,
+            _TEARDOWN.patience,
+            _TEARDOWN.tree,
             "stop",
         )
         terms = agreed((*given, drain_timeout), options)

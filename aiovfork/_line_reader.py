@@ -6,6 +6,7 @@ Layer: above the transport and the outcome, below lines(). Thread: the loop's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from aiovfork._reading import Reading
 from aiovfork._splitting import Form, Pieces
 from aiovfork._terms import Terms
 from aiovfork._transport import SubprocessTransport
-from aiovfork._tree import Ending, TransportChild, kill_now, stop
+from aiovfork._tree import Ending, TransportChild, kill, kill_now, stop
 
 LineT = TypeVar("LineT")
 
@@ -57,6 +58,7 @@ class Lines(Generic[LineT]):
         self._begun = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._timed_out = False
+        self._ending: asyncio.Task[None] | None = None  # when the time is over
         # Lines that are cut already, and the stream that may have more in its last chunk.
         self._lines: Iterator[Any] = iter(())
         self._current: int | None = None
@@ -131,10 +133,13 @@ class Lines(Generic[LineT]):
         if exc_type is GeneratorExit:  # the task was destroyed: no loop is there to wait in
             kill_now(self._child(), self._terms.teardown.tree)
             transport.close()
+            if self._ending is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self._ending.cancel()
             return
         failed = well = False
         try:
-            if exc is None and not self._left:
+            if exc is None and (self._timed_out or not self._left):
                 await self._finish(reading)
                 failed = self._terms.check and self.returncode != 0
                 well = not failed
@@ -157,15 +162,20 @@ class Lines(Generic[LineT]):
     async def _finish(self, reading: Reading) -> None:
         if reading.stdin is not None:
             reading.stdin.close()
-        while not reading.over:
-            if self._timed_out:
-                await self._give_up()
+        while not reading.over and not self._timed_out:
             await reading.wait()
+        if self._timed_out:
+            await self._give_up()
 
     def _time_is_over(self) -> None:
+        """End the program, whatever the block does; it is told when it asks for a line, or at its end."""
+        reading, _ = self._running()
+        if reading.over:
+            return
         self._timed_out = True
-        if self._reading is not None:
-            self._reading.wake()
+        reading.discard()
+        self._ending = asyncio.ensure_future(stop(self._child(), self._terms.teardown))
+        reading.wake()
 
     async def _give_up(self) -> None:
         assert self._terms.timeout is not None
@@ -176,10 +186,32 @@ class Lines(Generic[LineT]):
         reading, transport = self._running()
         reading.discard()
         try:
-            await stop(self._child(), self._terms.teardown)
+            await self._ended()
         finally:
             transport.close()
         await self.process.wait()  # returns at once
+
+    async def _ended(self) -> None:
+        """End the program and its group, or wait until that has been done."""
+        teardown, ending = self._terms.teardown, self._ending
+        if ending is None:
+            await stop(self._child(), teardown)
+            return
+        try:
+            await asyncio.wait([ending])
+        except asyncio.CancelledError:
+            ending.cancel()
+            try:
+                await kill(self._child(), teardown.tree)
+            finally:
+                while not ending.done():  # it has nobody to wait for any more
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([ending])
+            raise
+        if ending.cancelled():  # by whoever cancels all tasks of the loop
+            await kill(self._child(), teardown.tree)
+        else:
+            ending.result()
 
     def _child(self) -> TransportChild:
         _, transport = self._running()

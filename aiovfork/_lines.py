@@ -142,7 +142,8 @@ def lines(  # noqa: D417  # the options of a spawn are described once, at SpawnO
         on_long: A line that is longer: "raise" LineTooLong, or "truncate" it.
         input: What the program reads from stdin; a str is encoded with encoding. None: stdin is at its end.
         check: Whether a return code other than 0 raises ProcessFailed, if all lines were read.
-        timeout: Seconds from the start to the exit; then the program and its group are ended: ProcessTimeout.
+        timeout: Seconds from the start to the exit; then the program and its group are ended, whatever the
+            block does meanwhile. ProcessTimeout comes for the next line, or at the end of the block.
         drain_timeout: Seconds of silence, after the exit, while a descendant keeps a pipe open; then reading
             ends. None: it ends when the last descendant has closed it.
         stop_signal: What asks the program to end.
@@ -175,10 +176,10 @@ def lines(  # noqa: D417  # the options of a spawn are described once, at SpawnO
         LineTooLong: A line is longer than max_line.
         UnicodeError: With errors="strict": the program has written what is no text.
     """
-    if source not in {"stdout", "stderr", "both"}:
+    if source not in ("stdout", "stderr", "both"):
         raise ValueError(f"source must be 'stdout', 'stderr' or 'both', not {source!r}")
     for name, value in (("stdout", stdout), ("stderr", stderr)):
-        if source in {name, "both"} and value != PIPE:
+        if source in (name, "both") and value != PIPE:
             raise ValueError(f"source={source!r} reads {name}, which must be PIPE")
     form = Form(encoding, errors, newlines, max_line, on_long)
     options = grouped(

@@ -140,9 +140,9 @@ async def pipeline(  # noqa: D417  # the options of a spawn are described once, 
             raise TypeError(f"a command is a sequence of a program and its arguments, not {command!r}")
         if not command:
             raise ValueError("a command needs a program")
-    if tree not in {"group", None}:
+    if tree not in ("group", None):
         raise ValueError(f"tree must be 'group' or None, not {tree!r}")
-    if on_cancel not in {"stop", "kill"}:
+    if on_cancel not in ("stop", "kill"):
         raise ValueError(f"on_cancel must be 'stop' or 'kill', not {on_cancel!r}")
     options = grouped(
         (

@@ -287,6 +287,8 @@ class Pipeline:
             )
         except asyncio.CancelledError as again:
             exc = again
+        except OSError as problem:  # of programs with other credentials
+            exc.add_note(f"aiovfork: {self._shown()} could not be ended: {problem}")
         exc.result = await self.known()  # type: ignore[attr-defined]  # documented
         return exc
 

@@ -182,9 +182,9 @@ class Form:
         if encoding is not None:
             check_codec(encoding, errors)
             self._decoder = codecs.getincrementaldecoder(encoding)
-        if newlines not in {"\n", "any"}:
+        if newlines not in ("\n", "any"):
             raise ValueError(f"newlines must be '\\n' or 'any', not {newlines!r}")
-        if on_long not in {"raise", "truncate"}:
+        if on_long not in ("raise", "truncate"):
             raise ValueError(f"on_long must be 'raise' or 'truncate', not {on_long!r}")
         if max_line is not None and operator.index(max_line) <= 0:
             raise ValueError(f"max_line must be positive or None, not {max_line!r}")

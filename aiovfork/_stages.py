@@ -24,7 +24,7 @@ from aiovfork._cgroup import Cgroup
 from aiovfork._errors import spawn_error, timeout_error
 from aiovfork._events import NO_ENDS, Captured, Exited, Spawned, close_all
 from aiovfork._options import Command
-from aiovfork._plan import build
+from aiovfork._plan import GROUP_DIES, build
 from aiovfork._port import CompletionPort
 
 # Bytes of a pipe between two programs: a third of the switches of context, and 256 such pipes fit into the
@@ -57,6 +57,8 @@ class Stage:
     captured_event: Captured | None = None
     cut = False  # somebody still held its pipes, and reading ended
     unwanted = False  # nobody asks any more
+    group_dies = False  # the group that it leads is ended with it
+    closed = False
 
     def __init__(self, port: CompletionPort, command: Command, wake: Callable[[], None]) -> None:
         self.port = port
@@ -91,7 +93,7 @@ class Stage:
             self._stop_timer()
         if self.unwanted:
             close_all(self.ends)
-            self.kill(signals.SIGKILL)
+            self._kill_all()
         self._wake()
 
     def failed(self, error: int, step: int, status: int) -> None:
@@ -105,7 +107,8 @@ class Stage:
         if self.exit is None:
             self.ended_at = time.monotonic()
         self.exit = event
-        if self.unwanted and event.group_lives:
+        if self.closed and event.group_lives:  # else that is up to Stages.release()
+            self._kill_all()
             self.port.release(self.ticket)
         self._wake()
 
@@ -120,6 +123,7 @@ class Stage:
         """Have it started."""
         command = self.command
         plan = build(command, flags=flags)
+        self.group_dies = bool(flags & GROUP_DIES)
         sys.audit("subprocess.Popen", command.program, list(command.args), command.cwd, command.options.env)
         self.ticket = self.port.submit(plan, self)
         if command.spawn_timeout is not None:
@@ -154,6 +158,14 @@ class Stage:
             with contextlib.suppress(ProcessLookupError):
                 self.port.kill(self.ticket, signal)
 
+    def _kill_all(self) -> None:
+        """Kill the program, and the group that is to die with it: it may have had children by now."""
+        if self.group_dies:
+            with contextlib.suppress(OSError):
+                self.port.kill_group(self.ticket, signals.SIGKILL)
+        with contextlib.suppress(PermissionError):
+            self.kill(signals.SIGKILL)
+
     def error(self) -> OSError:
         """Return why it did not start."""
         assert self.failure is not None
@@ -170,6 +182,7 @@ class Stage:
         close_all(self.ends)
         if self.capture is not None:
             self.capture.free()
+        self.closed = True
         if self.pending or self.alive:
             self.unwanted = True
             self.port.dispose(self.ticket)

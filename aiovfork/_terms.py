@@ -15,7 +15,7 @@ from aiovfork._capture import Input, immutable
 from aiovfork._members import Tree
 from aiovfork._options import Env, Options, Stdio, StrOrBytesPath, seconds
 from aiovfork._text import check_codec
-from aiovfork._tree import Teardown
+from aiovfork._tree import Teardown, check_tree
 
 OnLimit = Literal["raise", "truncate"]
 OnCancel = Literal["stop", "kill", "detach"]
@@ -72,7 +72,8 @@ class RunOptions(OutputOptions, total=False):
         on_limit: What comes of more: "raise" ends the tree, OutputLimitExceeded; "truncate" drops it.
         stop_signal: What asks the child to end.
         patience: Seconds from stop_signal to SIGKILL.
-        tree: What is ended with the child: "group", "session", "cgroup", or None, the child alone.
+        tree: What is ended with the child: "group", "session", which needs start_new_session, "cgroup", or
+            None, the child alone.
         on_cancel: What a cancellation does first: "stop", "kill" at once, or "detach", the child goes on.
         drain_timeout: Seconds to read on after the exit, where a descendant holds the pipes. None: no limit.
     """
@@ -109,6 +110,8 @@ TERMS: Final = (
     "on_cancel",
     "drain_timeout",
 )
+# A capture counts with 64 bits: nothing is longer than that.
+_MOST: Final = 2**63 - 1
 _USUAL: Final = Terms()
 # As agreed() is given it, but for timeout.
 _USUAL_GIVEN: Final = (True, None, "strict", None, "raise", signals.SIGTERM, 5.0, "group", "stop", 0.5)
@@ -122,7 +125,7 @@ def agreed(given: tuple[Any, ...], options: Options) -> Terms:
         options: Of the spawn. A child that leads no process group is ended alone by tree="group".
 
     Raises:
-        ValueError: A wrong value of one.
+        ValueError: A wrong value of one, or a tree that the child cannot have.
         TypeError: A value of a wrong type.
         LookupError: An encoding or errors that Python does not know.
     """
@@ -135,20 +138,25 @@ def agreed(given: tuple[Any, ...], options: Options) -> Terms:
     check, encoding, errors, limit, on_limit, stop_signal, patience, tree, on_cancel, drain_timeout = others
     if encoding is not None:
         check_codec(encoding, errors)
-    if limit is not None and operator.index(limit) < 0:
-        raise ValueError(f"max_output must not be negative: {limit}")
+    if limit is not None:
+        limit = operator.index(limit)
+        if limit < 0:
+            raise ValueError(f"max_output must not be negative: {limit}")
     _choice(on_limit, OnLimit, "on_limit")
     _choice(on_cancel, OnCancel, "on_cancel")
+    teardown = Teardown((stop_signal,), patience, None if tree == "group" and not leads else tree)
+    check_tree(teardown.tree, own_cgroup=tree == "cgroup", options=options)
+    drain_timeout = seconds(drain_timeout, "drain_timeout")
     return Terms(
         timeout,
         check,
         encoding,
         errors,
-        None if limit is None else operator.index(limit),
+        None if limit is None or limit > _MOST else limit,
         on_limit == "truncate",
-        Teardown((stop_signal,), patience, None if tree == "group" and not leads else tree),
+        teardown,
         on_cancel,
-        seconds(drain_timeout, "drain_timeout"),
+        None if drain_timeout is None else max(drain_timeout, 0.0),
     )
 
 
@@ -167,7 +175,7 @@ def stdin_of(stdin: Stdio, data: Any, terms: Terms) -> tuple[Stdio, Input | None
     """
     if data is None:
         return stdin, b"" if stdin == subprocess.PIPE else None
-    if stdin not in {subprocess.DEVNULL, subprocess.PIPE}:
+    if stdin not in (subprocess.DEVNULL, subprocess.PIPE):
         raise ValueError("stdin and input may not both be given")
     if isinstance(data, str):
         if terms.encoding is None:

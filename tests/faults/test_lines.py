@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from typing import Any
 
@@ -61,6 +62,35 @@ async def test_cancelled_again_and_again() -> None:
         await asyncio.wait([task])
         assert task.cancelled()
         assert witness.nobody_lives()
+
+
+async def test_cancelled_after_the_time_is_over() -> None:
+    """The program is being ended since its time is over, and ignores the signal; a cancellation kills at once."""
+    said, say = os.pipe()
+    os.set_blocking(said, False)
+    with Witness() as witness, open(said, "rb", buffering=0) as pipe:
+        script = "trap 'echo >&2' TERM; while :; do sleep 0.01; done"
+        output = aiovfork.lines(
+            "sh", "-c", script, timeout=1, patience=1000, pass_fds=[witness.fd], stderr=say
+        )
+
+        heard = asyncio.Event()
+
+        async def block() -> None:
+            async with output:
+                os.close(say)
+                await until(pipe.read)  # it has heard the signal
+                heard.set()
+
+        task = asyncio.ensure_future(block())
+        before = asyncio.all_tasks() - {task}
+        await heard.wait()
+        await rounds(5)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert witness.nobody_lives()
+        assert asyncio.all_tasks() == before
 
 
 async def test_cancelled_while_the_end_is_awaited() -> None:

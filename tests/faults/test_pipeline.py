@@ -17,6 +17,7 @@ import aiovfork
 from tests.support.backends import LOOP_FACTORIES
 from tests.support.hold import held
 from tests.support.isolated import isolated
+from tests.support.seccomp import refuse
 from tests.support.window import child_in_window, rounds, until
 from tests.support.witness import Witness
 
@@ -50,6 +51,55 @@ async def test_cancelled_while_one_is_started(tmp_path: pathlib.Path) -> None:
             await asyncio.wait([task])
             assert task.cancelled()
             assert witness.nobody_lives()
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("tree", ["group", None])
+async def test_cancelled_before_a_start_is_known(tree: Any, again: bool) -> None:
+    """The first has started a child before the loop hears that it runs: that child is ended with it."""
+    said, say = os.pipe()
+    with Witness() as witness, open(said, "rb", buffering=0) as pipe:
+        command = ["sh", "-c", "sleep 1000 & echo $! >&2; wait"]
+        task = asyncio.ensure_future(
+            aiovfork.pipeline(command, ["cat"], stderr=say, tree=tree, patience=1000, pass_fds=[witness.fd])
+        )
+        await asyncio.sleep(0)  # it has been submitted
+        os.close(say)
+        descendant = int(pipe.read(100))  # the loop stands still
+        task.cancel()
+        if again:
+            await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert witness.nobody_lives() == (tree == "group")
+        if tree is None:
+            os.kill(descendant, signal.SIGKILL)
+            witness.wait_gone()
+
+
+async def _cancelled_without_permission() -> list[Any]:
+    """Cancel a pipeline whose programs may not be signalled; tell what comes of it."""
+    read_end, write_end = os.pipe()
+    before = aiovfork.stats().spawned
+    task = asyncio.ensure_future(aiovfork.pipeline(["cat"], ["cat"], stdin=read_end))
+    await until(lambda: aiovfork.stats().spawned >= before + 2)
+    await until(lambda: aiovfork.stats().in_flight == 0)
+    await rounds(3)
+    refuse({"pidfd_send_signal": "EPERM", "kill": "EPERM"})
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as info:
+        await task
+    os.close(write_end)
+    os.close(read_end)
+    await until(lambda: aiovfork.stats().alive == 0)
+    return info.value.__notes__
+
+
+def test_cancelled_without_permission() -> None:
+    """A cancellation stays one where the programs cannot be ended: a note says so."""
+    (note,) = isolated(_cancelled_without_permission, loop="asyncio")
+    assert "could not be ended" in note
 
 
 async def test_a_cancellation_has_the_output(tmp_path: pathlib.Path) -> None:

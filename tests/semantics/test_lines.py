@@ -279,6 +279,43 @@ async def test_a_failure_leaves_nobody() -> None:
         assert witness.nobody_lives()
 
 
+async def test_a_time_out_of_a_block_that_asks_for_nothing() -> None:
+    """timeout ends the program and its group whatever the block does; at its end there is ProcessTimeout."""
+    with Witness() as witness:
+        with pytest.raises(aiovfork.ProcessTimeout) as info:
+            async with sh("echo; sleep 1000 & wait", timeout=0.2, pass_fds=[witness.fd]) as output:
+                assert await output.process.wait() == -signal.SIGTERM
+        assert witness.nobody_lives()
+    assert info.value.returncode == -signal.SIGTERM
+
+
+async def test_the_exceptions_of_a_block_after_its_time() -> None:
+    """What the block raises goes on, as ever; a return is ProcessTimeout."""
+
+    async def left(exc: Exception | None) -> None:
+        async with sh("sleep 1000", timeout=0.1) as output:
+            await output.process.wait()
+            if exc is None:
+                return
+            raise exc
+
+    with pytest.raises(LookupError):
+        await left(LookupError())
+    with pytest.raises(aiovfork.ProcessTimeout):
+        await left(None)
+
+
+async def test_a_slow_block() -> None:
+    """A program that is over in time was in time, however long the block takes for its lines."""
+    async with sh("echo out", timeout=1000) as output:
+        await output.process.wait()
+        assert output._reading is not None
+        while not output._reading.over:
+            await asyncio.sleep(0)
+        output._time_is_over()
+        assert [line async for line in output] == ["out"]
+
+
 async def test_a_time_out_at_the_end() -> None:
     """timeout counts for a program that has closed its output, too."""
     with pytest.raises(aiovfork.ProcessTimeout):
@@ -474,6 +511,11 @@ async def test_not_entered() -> None:
     ("options", "error"),
     [
         ({"source": "stdin"}, ValueError),
+        ({"source": []}, ValueError),
+        ({"newlines": []}, ValueError),
+        ({"on_long": []}, ValueError),
+        ({"stdin": [], "input": b""}, ValueError),
+        ({"tree": "session"}, ValueError),
         ({"newlines": "\r"}, ValueError),
         ({"encoding": "nonsense"}, LookupError),
         ({"encoding": "hex"}, LookupError),

@@ -326,7 +326,9 @@ async def test_a_descendant_that_keeps_stdout() -> None:
         ([["ls"], [7]], {}, TypeError),
         ([["ls"], ["a\0b"]], {}, ValueError),
         ([["ls"]], {"tree": "session"}, ValueError),
+        ([["ls"]], {"tree": []}, ValueError),
         ([["ls"]], {"on_cancel": "detach"}, ValueError),
+        ([["ls"]], {"on_cancel": []}, ValueError),
         ([["ls"]], {"input": 7}, TypeError),
         ([["ls"]], {"input": "text"}, TypeError),
         ([["ls"]], {"input": b"", "stdin": 0}, ValueError),
@@ -337,5 +339,6 @@ async def test_a_descendant_that_keeps_stdout() -> None:
 )
 async def test_wrong_values(commands: list[Any], options: dict[str, Any], error: type[Exception]) -> None:
     """A wrong value is refused, and nothing is left of what was started."""
-    with pytest.raises(error):
+    with pytest.raises(error) as info:
         await aiovfork.pipeline(*commands, **options)
+    assert "unhashable" not in str(info.value)

@@ -643,6 +643,9 @@ async def test_a_session(witness: Speakers) -> None:
         process = await group.start_shell(script, stdout=witness.fd)
         assert await witness.line() == "left"
         assert await process.wait() == 0
+        done = await group.run("sh", "-c", "cut -d' ' -f6 /proc/$$/stat; echo $$")
+        session, pid = done.stdout.split()
+        assert session == pid
     assert witness.all_gone()
 
 

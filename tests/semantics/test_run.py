@@ -164,6 +164,11 @@ async def test_a_start_that_fails(arguments: list[Any], options: dict[str, Any])
         ({"patience": -1}, ValueError),
         ({"patience": None}, TypeError),
         ({"tree": "family"}, ValueError),
+        ({"tree": []}, ValueError),
+        ({"tree": "session"}, ValueError),
+        ({"on_cancel": []}, ValueError),
+        ({"on_limit": []}, ValueError),
+        ({"input": b"x", "stdin": []}, ValueError),
         ({"drain_timeout": "1"}, TypeError),
         ({"spawn_timeout": 0}, ValueError),
     ],
@@ -175,6 +180,28 @@ async def test_wrong_values(options: dict[str, Any], refused: type[Exception]) -
     with pytest.raises(refused):
         await aiovfork.run("true", **options)
     assert aiovfork.stats().spawned == before.spawned
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_output": 2**63 - 1}, {"max_output": 2**63}, {"max_output": 2**100, "on_limit": "truncate"}]
+    + [{"drain_timeout": seconds} for seconds in (-1, float("-inf"), float("inf"))],
+    ids=str,
+)
+async def test_values_without_bounds(options: dict[str, Any]) -> None:
+    """A limit that nothing reaches is none; a time below zero is none to wait, an infinite one no end."""
+    done = await aiovfork.run_shell("echo out", **options)
+    assert (done.stdout, done.drained, done.truncated) == (b"out\n", True, False)
+
+
+async def test_no_time_to_drain() -> None:
+    """drain_timeout below zero is 0: a descendant is not waited for, nor when the call is cancelled."""
+    for seconds in (-1.0, float("-inf")):
+        done = await aiovfork.run_shell("sleep 1000 & echo $!", drain_timeout=seconds)
+        assert not done.drained
+        os.kill(int(done.stdout), signal.SIGKILL)
+        with pytest.raises(aiovfork.ProcessTimeout):
+            await aiovfork.run("sleep", "1000", drain_timeout=seconds, timeout=0.05)
 
 
 # ---- text ----

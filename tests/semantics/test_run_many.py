@@ -217,3 +217,13 @@ async def test_many() -> None:
     found = await collected((("echo", str(n)) for n in range(300)), limit=16, encoding="ascii")
     assert [int(done.stdout) for done in found] == list(range(300))
     assert aiovfork.stats().spawned - before.spawned == 300
+
+
+async def test_a_session_that_nobody_leads() -> None:
+    """tree="session" needs start_new_session=True: refused at the call."""
+    with pytest.raises(ValueError, match="start_new_session"):
+        aiovfork.run_many([["true"]], limit=1, tree="session")
+    (done,) = [
+        d async for d in aiovfork.run_many([["true"]], limit=1, tree="session", start_new_session=True)
+    ]
+    assert done.returncode == 0
