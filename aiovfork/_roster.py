@@ -78,9 +78,7 @@ class Roster:
     async def start(self, command: Command, limit: int) -> Process:
         """Start a process that is a member, once there is a place for it."""
         member = await self._place()
-        options = command.options
-        if self._teardown.tree == "session" and options.process_group == 0:  # the default
-            command = command._replace(options=options._replace(start_new_session=True, process_group=None))
+        command = self._leading(command)
         begun = functools.partial(self._begun, member)
         try:
             loop = asyncio.get_running_loop()
@@ -105,13 +103,20 @@ class Roster:
         begun = functools.partial(self._called, member)
         terms = terms._replace(teardown=self._teardown, leaves_nothing=True)
         try:
-            return await complete(command, data, terms, begun)
+            return await complete(self._leading(command), data, terms, begun)
         except OSError as exc:
             if member.abandoned and exc.errno == errno.ECANCELED:
                 raise refusal() from None
             raise
         finally:
             self._leave(member)
+
+    def _leading(self, command: Command) -> Command:
+        """Return a command whose child leads the session that is to end with it."""
+        options = command.options
+        if self._teardown.tree == "session" and options.process_group == 0:  # the default
+            options = options._replace(start_new_session=True, process_group=None)
+        return command._replace(options=options)
 
     async def _place(self) -> Member:
         if not self._accepting:
