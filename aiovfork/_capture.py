@@ -104,7 +104,7 @@ class Capture:
     @property
     def written(self) -> int:
         """How many bytes of the input were written."""
-        written: int = self.pointer.written
+        written: int = 0 if self.pointer is None else self.pointer.written
         return written
 
     def feed(self, fd: int, data: Input) -> None:
@@ -119,6 +119,8 @@ class Capture:
             The parent's ends that are still open, the caller's from now on; None if the capture is over:
             captured() is about to be called, or was.
         """
+        if self.pointer is None:  # free() has closed them: garbage is collected in any order
+            return None
         ends = ffi.new("int32_t[3]")
         if lib.avf_capture_take_back(self.pointer, ends) < 0:
             return None
@@ -128,7 +130,8 @@ class Capture:
         """As take_back(), but put the ends there. Can be repeated after an exception of a signal handler."""
         if self._back is None:
             self._back = memoryview(bytearray(_NO_ENDS)).cast("i")
-        lib.avf_capture_take_back(self.pointer, ffi.from_buffer("int32_t[3]", self._back))
+        if self.pointer is not None:  # else as in take_back()
+            lib.avf_capture_take_back(self.pointer, ffi.from_buffer("int32_t[3]", self._back))
         numbers = {fd: end for fd, end in enumerate(self._back) if end >= 0}
         map_calls(
             functools.partial(ends.update, numbers),
@@ -137,7 +140,8 @@ class Capture:
 
     def hurry(self, drain_timeout: float) -> None:
         """Set drain_timeout while it is under way; after the exit it counts from now."""
-        lib.avf_capture_hurry(self.pointer, int(drain_timeout * 1e9))
+        if self.pointer is not None:
+            lib.avf_capture_hurry(self.pointer, int(drain_timeout * 1e9))
 
     def detach(self, port: CompletionPort, ticket: int) -> bool:
         """Let the child live on; what it writes is read and thrown away. Nothing can be had here any more.

@@ -33,13 +33,17 @@ _PATIENCE: Final = 10.0
 
 
 class Cgroup:
-    """A leaf of the cgroup file system. Whoever drops it unremoved has its processes killed, off the loop."""
+    """A leaf of the cgroup file system. Whoever drops it unremoved has its processes killed, off the loop.
+
+    It belongs to the process that has made it. One that was forked from that, and ends, leaves it alone.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._owner = os.getpid()
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         # At the interpreter's exit too.
-        self._end = weakref.finalize(self, _end_soon, path)
+        self._end = weakref.finalize(self, _end_soon, path, self._owner)
 
     @classmethod
     def create(cls) -> Cgroup:
@@ -68,7 +72,7 @@ class Cgroup:
         Raises:
             PermissionError: None could be signalled.
         """
-        return _signal(self.path, signal)
+        return self._owner == os.getpid() and _signal(self.path, signal)
 
     def is_populated(self) -> bool:
         """Whether a process in it is alive: zombies do not count. Blocks."""
@@ -76,7 +80,7 @@ class Cgroup:
 
     def remove(self) -> bool:
         """Remove it if nobody lives in it, and tell whether it is gone. Blocks. Idempotent."""
-        if self._end.alive and _remove(self.path):
+        if self._end.alive and (self._owner != os.getpid() or _remove(self.path)):
             self._end.detach()
         return not self._end.alive
 
@@ -250,5 +254,6 @@ def _end(path: str) -> None:
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _end_soon(path: str) -> None:
-    _in_thread(functools.partial(_end, path))
+def _end_soon(path: str, owner: int) -> None:
+    if owner == os.getpid():  # else this process was forked, and it is for its parent to say
+        _in_thread(functools.partial(_end, path))

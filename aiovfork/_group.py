@@ -20,7 +20,7 @@ from aiovfork._outcome import Completed
 from aiovfork._process import Process
 from aiovfork._roster import Roster
 from aiovfork._terms import MemberOptions, OnLimit, agreed, stdin_of
-from aiovfork._tree import Teardown
+from aiovfork._tree import Teardown, check_teardown, signal_number
 
 _TEARDOWN: Final = Teardown()
 
@@ -51,11 +51,13 @@ class ProcessGroup:
 
     Raises:
         ValueError: limit is less than 1.
+        TypeError: An argument of a wrong type.
     """
 
     def __init__(self, limit: int | None = None, teardown: Teardown = _TEARDOWN) -> None:
         if limit is not None and operator.index(limit) < 1:
             raise ValueError(f"limit must be positive or None, not {limit!r}")
+        check_teardown(teardown)
         self._teardown = teardown
         self._roster = Roster(limit, teardown)
         self._entered = False
@@ -240,8 +242,12 @@ class ProcessGroup:
         return iter(self._roster)
 
     def signal(self, sig: int) -> None:
-        """Signal all living processes, each with its process group; one that has just exited is no error."""
-        self._roster.signal(sig)
+        """Signal all living processes, each with its process group; one that has just exited is no error.
+
+        Raises:
+            ValueError: There is no such signal.
+        """
+        self._roster.signal(signal_number(sig))
 
     async def stop(self) -> None:
         """End all processes and what they have left behind, all at once; the group stays open.

@@ -82,6 +82,7 @@ class CompletionPort:
         # Of avf_batch: filled, taken. A view is twice as fast as an attribute of cffi.
         self._counts = memoryview(ffi.buffer(self._batch, ffi.offsetof("avf_batch", "events"))).cast("i")
         self._strays: dict[int, int] = {}
+        self._ending = 0, 0  # place in the batch, and ticket, of the last record that was a ticket's last one
         self._observed: dict[int, Observation] = {}
         self._untold = Untold()
         self._step = ffi.new("int32_t *")
@@ -305,27 +306,36 @@ class CompletionPort:
         port, counts = self._port, self._counts
         if port is None:
             return
+        place, ticket = self._ending
+        if place < counts[_TAKEN]:  # an exception came between
+            self._sinks.pop(ticket, None)
         count = lib.avf_port_drain(port)
         if count < 0:
             self._report(OSError(-count, os.strerror(-count)))
             return
         for index in range(counts[_TAKEN], counts[_FILLED]):
-            self._deliver(index * EVENT_SIZE)
+            over = self._deliver(index * EVENT_SIZE)
+            self._ending = index, over
+            # A sink goes behind that: else the record would be a stray when it comes again.
             counts[_TAKEN] = index + 1
+            self._sinks.pop(over, None)
             if self._strays:
                 close_all(self._strays)
         if self._untold:
             self._untold.tell(self._report)
 
-    def _deliver(self, at: int) -> None:
-        """Give a record to its sink. One that raises is reported; the others get theirs."""
+    def _deliver(self, at: int) -> int:
+        """Give a record to its sink. One that raises is reported; the others get theirs.
+
+        Returns the ticket if this was its last record, or 0.
+        """
         ticket, kind, pid, pidfd, error, step, status, flags, *ends_and_times = EVENT.unpack_from(
             self._view, at
         )
         sink = self._sinks.get(ticket)
         if sink is None:
-            self._deliver_stray(ticket, kind, ends_and_times[:3])
-            return
+            self._deliver_stray(ticket, kind, flags, ends_and_times[:3])
+            return 0
         record: Spawned | Exited | Captured | None = None
         if kind == _SPAWNED:
             stdin, stdout, stderr, *times = ends_and_times
@@ -349,13 +359,14 @@ class CompletionPort:
             raise
         except Exception as exc:  # noqa: BLE001  # of a protocol; reported
             self._report(exc)
-        if kind != _SPAWNED and not flags & _CHILD_LIVES:
-            self._sinks.pop(ticket, None)
+        return 0 if kind == _SPAWNED or flags & _CHILD_LIVES else ticket
 
-    def _deliver_stray(self, ticket: int, kind: int, ends: list[int]) -> None:
+    def _deliver_stray(self, ticket: int, kind: int, flags: int, ends: list[int]) -> None:
         """End what nobody owns: an exception came between avf_spawn and the note of its sink, or later."""
         if kind == _SPAWNED:
             self._strays = {end: end for end in ends if end >= 0}  # closed once acknowledged
+            self.dispose(ticket)
+        elif kind == _CAPTURED and flags & _CHILD_LIVES:
             self.dispose(ticket)
         elif kind != _FAILED:
             self.release(ticket)

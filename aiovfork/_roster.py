@@ -196,33 +196,49 @@ class Roster:
         A cancellation meanwhile, if it is not the cause again, kills at once. The last one is returned.
         """
         loop = asyncio.get_running_loop()
-        stops: list[asyncio.Task[None]] = []
+        ends: dict[asyncio.Task[None], Stoppable] = {}
         others: list[asyncio.Future[None]] = [*self._survivors.stop_looking()]
         for member in list(self._members):
             member.gone = member.gone or loop.create_future()
             others.append(member.gone)
             if member.child is not None:
-                stops.append(loop.create_task(self._end(member.child)))
+                ends[loop.create_task(self._end(member.child))] = member.child
             elif member.call is not None:
                 member.abandoned = True  # if its program does not run yet
-                stops.append(loop.create_task(member.call.end(self._teardown)))
+                ends[loop.create_task(member.call.end(self._teardown))] = member.call.child
             else:
                 member.abandon()
-        # In the next round of the loop: a task that is cancelled before its first step would do nothing.
-        kill = functools.partial(loop.call_soon, _cancel, stops)
         # Most survivors are none any more: one look for all tells.
         looking = loop.create_task(self._survivors.look(finally_=True))
-        stops.append(looking)
+        in_haste = False
+
+        def kill() -> None:
+            nonlocal in_haste
+            in_haste = True
+            for child in [*ends.values(), *self._survivors]:
+                kill_now(child, self._teardown.tree)
+            # Those that there are now, in the next round: each makes its first step before it is cancelled.
+            loop.call_soon(_cancel, [looking, *ends])
+
         cancelled = await outlast([looking], cause, kill)
-        in_haste = looking.cancelled()
-        stops += [loop.create_task(self._end(child)) for child in self._survivors]
+        for child in self._survivors:
+            ends[loop.create_task(self._end(child))] = child
         if in_haste:
             kill()
-        cancelled = await outlast([*stops, *others], cancelled or cause, kill) or cancelled
-        for ended in stops:
-            if not ended.cancelled():  # else it has killed
-                ended.result()
+        cancelled = await outlast([*ends, *others], cancelled or cause, kill) or cancelled
+        for task, ended in ends.items():
+            if not task.cancelled():
+                task.result()
+            elif isinstance(ended, TransportChild):  # perhaps before its first step, with all of the loop
+                self._kill(ended)
         return cancelled
+
+    def _kill(self, child: TransportChild) -> None:
+        """End one where nobody can wait. Idempotent."""
+        kill_now(child, self._teardown.tree)
+        self._survivors.remove(child)
+        if child.exited:
+            child.release()
 
     async def _end(self, child: TransportChild) -> None:
         try:
@@ -242,8 +258,7 @@ class Roster:
             if member.call is not None:
                 member.call.abandon()
         for child in self._survivors:
-            kill_now(child, self._teardown.tree)
-            child.release()
+            self._kill(child)
 
 
 async def outlast(

@@ -47,12 +47,13 @@ async def complete(
     """Run a command to its end, as run() describes it; begun() gets the call when its start begins."""
     running = Running(asyncio.get_running_loop(), command, data, terms)
     try:
-        await running.start(begun)
-        await running.heard.waiter
-        return await running.result()
-    except asyncio.CancelledError as exc:
-        raise await running.cancelled(exc) from None
-    except Exception:
+        try:
+            await running.start(begun)
+            await running.heard.waiter
+            return await running.result()
+        except asyncio.CancelledError as exc:
+            raise await running.cancelled(exc) from None
+    except (Exception, asyncio.CancelledError):
         raise
     except (
         BaseException
@@ -67,7 +68,7 @@ class Running:
     """One call, which owns its child. Whoever drops it ends the tree."""
 
     ticket = 0
-    stopped = closed = False
+    stopped = detached = closed = False
     cgroup: Cgroup | None = None
     others: int | None = None  # in debug mode: how many spawns were under way before
     timers: tuple[asyncio.TimerHandle, ...] = ()
@@ -231,6 +232,9 @@ class Running:
         """After a cancellation: end the tree, or let it go on. Returns what to raise."""
         teardown, on_cancel = self.terms.teardown, self.terms.on_cancel
         if on_cancel == "detach" and self.capture.detach(self.port, self.ticket):
+            self.detached = True
+            if self.cgroup is not None:
+                self.cgroup.let_live()
             return exc
         try:
             await self.end(teardown if on_cancel == "stop" else dataclasses.replace(teardown, signals=()))
@@ -244,8 +248,10 @@ class Running:
 
     def abandon(self) -> None:
         """End the tree without waiting: the core kills and reaps."""
-        if self.ticket:
+        if self.ticket and not self.detached:
             self.port.dispose(self.ticket)
+        if self.cgroup is not None:
+            self.cgroup.end_soon()
         self.close()
 
     def close(self) -> None:
@@ -255,6 +261,8 @@ class Running:
         for timer in self.timers:
             timer.cancel()
         self.capture.free()
+        if self.ticket and not self.detached and self.heard.exit is None and self.heard.failure is None:
+            self.port.dispose(self.ticket)  # also where the capture has ended before the child
         self.port.leave(self.ticket, self.heard)
         if self.cgroup is not None:
             self.cgroup.leave_soon()

@@ -22,7 +22,7 @@ from aiovfork._group import ProcessGroup
 from aiovfork._options import Env, Stdio, StrOrBytesPath, grouped
 from aiovfork._process import Process
 from aiovfork._roster import outlast
-from aiovfork._tree import Teardown
+from aiovfork._tree import Teardown, check_teardown
 
 Restart: TypeAlias = Literal["always", "on-failure", "never"]
 
@@ -337,6 +337,9 @@ def supervise(  # noqa: D417  # the options are described once, at SpawnOptions
         raise ValueError(f"calm must not be negative: {calm!r}")
     if max_restarts is not None and operator.index(max_restarts) < 0:
         raise ValueError(f"max_restarts must not be negative: {max_restarts!r}")
+    if operator.index(limit) <= 0:
+        raise ValueError(f"limit must be positive: {limit!r}")
+    check_teardown(teardown)
     for name, value in (("ready", ready), ("on_event", on_event)):
         if value is not None and not callable(value):
             raise TypeError(f"{name} must be callable, not {type(value).__name__}")

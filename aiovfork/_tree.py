@@ -55,11 +55,30 @@ class Teardown:
 
 
 def _numbers(values: Iterable[int]) -> tuple[int, ...]:
-    numbers = tuple(map(operator.index, values))
-    for number in numbers:
-        if number not in signals.valid_signals():
-            raise ValueError(f"no signal has the number {number}")
-    return numbers
+    return tuple(map(signal_number, values))
+
+
+def signal_number(value: int) -> int:
+    """Return the number of a signal, checked.
+
+    Raises:
+        ValueError: There is no such signal.
+        TypeError: It is no integer.
+    """
+    number = operator.index(value)
+    if number not in signals.valid_signals():
+        raise ValueError(f"no signal has the number {number}")
+    return number
+
+
+def check_teardown(value: object) -> None:
+    """Refuse what is no Teardown where one is needed.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(value, Teardown):
+        raise TypeError(f"teardown must be a Teardown, not {type(value).__name__}")
 
 
 def _seconds(value: SupportsFloat) -> float:

@@ -144,11 +144,27 @@ async def observed_runs() -> Any:
     return [small.stdout, len(large.stdout), *(type(event).__name__ for event in events)]
 
 
+async def survivors() -> Any:
+    """A child that has left a descendant behind, which is still reached when it is stopped."""
+    async with await aiovfork.create_subprocess_exec(
+        "sh", "-c", "sleep 1000 > /dev/null & echo $!", stdout=PIPE, process_group=0
+    ) as process:
+        output, _ = await process.communicate()
+        await process.stop(patience=1000)
+        descendant = int(output)
+        try:
+            alive = psutil.Process(descendant).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            alive = False
+    return [alive]
+
+
 SCENARIOS: list[tuple[Callable[[], Coroutine[Any, Any, Any]], list[Any]]] = [
     (protocols, ["made", "exited", "lost"] * 2),
     (processes, [b"said\n", b"said\n", 0]),
     (failures, ["SpawnFileNotFoundError", "CancelledError"]),
     (runs, [b"said\n", 3, "SpawnFileNotFoundError"]),
+    (survivors, [False]),
     (observed, ["SpawnedEvent", "ExitedEvent", "FailedEvent"]),
     (observed_runs, [b"said\n", 100_000, *["SpawnedEvent", "ExitedEvent"] * 2]),
 ]

@@ -11,7 +11,9 @@ import resource
 import signal
 import subprocess
 import sys
+import types
 import warnings
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import anyio
@@ -21,7 +23,8 @@ import pytest
 import aiovfork
 from tests.support.backends import LOOP_FACTORIES
 from tests.support.isolated import isolated
-from tests.support.window import until
+from tests.support.speakers import Speakers
+from tests.support.window import rounds, until
 
 TRACER = pathlib.Path(__file__).parents[1] / "children" / "tracer.py"
 
@@ -224,3 +227,53 @@ def test_ctrl_c_with_a_run_under_way() -> None:
     assert ended.stderr.endswith(b"KeyboardInterrupt\n")
     leader = int(ended.stdout)
     assert not [pid for pid in psutil.pids() if is_alive(pid) and group_of(pid) == leader]
+
+
+@types.coroutine
+def _with_second(run: Coroutine[Any, Any, Any], exc: BaseException) -> Iterator[Any]:
+    """Await a run; instead of a second cancellation it gets that exception, where it waits then."""
+    steps = run.__await__()
+    cancelled = False
+    waits_for = steps.send(None)
+    while True:
+        try:
+            yield waits_for
+        except asyncio.CancelledError as first:
+            waits_for = steps.throw(exc if cancelled else first)
+            cancelled = True
+        else:
+            waits_for = steps.send(None)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("max_output", [10, None])
+async def test_interrupted_while_a_cancelled_run_ends(
+    kind: type[BaseException], max_output: int | None
+) -> None:
+    """A cancelled run that is interrupted or destroyed while it is ended leaves nobody, also beyond max_output."""
+    script = "trap 'trap \"\" TERM PIPE; head -c 100000 /dev/zero 2>/dev/null; echo told >&2' TERM; echo ready >&2; "
+    with Speakers() as witness:
+
+        async def body() -> None:
+            run = aiovfork.run_shell(
+                script + "while :; do sleep 0.01; done",
+                max_output=max_output,
+                stderr=witness.fd,
+                patience=1000,
+            )
+            with pytest.raises(kind):
+                await _with_second(run, kind())
+
+        task = asyncio.ensure_future(body())
+        assert await witness.line() == "ready"
+        await until(lambda: aiovfork.stats().capturing)
+        task.cancel()
+        while await witness.line() != "told":  # the shell tells of its own child, too
+            pass
+        if max_output is not None:
+            await until(lambda: not aiovfork.stats().capturing)
+        await rounds()
+        task.cancel()
+        await task
+        await witness.end()
+        await until(lambda: not aiovfork.stats().alive)

@@ -191,6 +191,16 @@ async def test_freed_at_any_moment() -> None:
     # The leak fixture looks for what is left.
 
 
+def test_after_it_was_freed() -> None:
+    """Whoever is collected as garbage after his capture asks it in vain, and is not told of a wrong type."""
+    capture = Capture(b"input")
+    capture.free()
+    ends: dict[int, int] = {}
+    capture.have_back(ends)
+    capture.hurry(1.0)
+    assert (capture.take_back(), ends, capture.written) == (None, {}, 0)
+
+
 async def test_freed_while_it_is_copied() -> None:
     """After free() nobody writes to the memory of the result."""
     run = Run("head", "-c", str(64 * MIB), "/dev/zero")

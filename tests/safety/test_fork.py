@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import signal
 import threading
 import warnings
 from collections.abc import Callable
@@ -280,6 +281,37 @@ def test_a_forked_child_cannot_signal_its_parents_children(loop: str) -> None:
     found = isolated(_use_the_parents_process, loop=loop)
     assert found[-2:] == ["unharmed", "0"]
     assert found[:2] == ["ProcessLookupError"] * 2
+
+
+async def _end_the_parents_cgroup() -> list[Any]:
+    try:
+        process = await aiovfork.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE, own_cgroup=True)
+    except aiovfork.SpawnError as exc:
+        return [f"cgroup v2 is not delegated here: {exc}"]
+    cgroup: Any = process._transport.cgroup
+
+    def misuse() -> list[bool]:
+        found = [cgroup.signal(signal.SIGKILL)]
+        cgroup.end_soon()  # as at the end of the interpreter
+        cgroup.leave_soon()
+        for thread in threading.enumerate():
+            if thread.name == "aiovfork-cgroup":
+                thread.join()
+        return [*found, cgroup.is_populated()]
+
+    pid, read_end = _fork(misuse)
+    found = await asyncio.to_thread(_result, pid, read_end)
+    output, _ = await process.communicate(b"unharmed")
+    return [*found, (output or b"").decode(), process.returncode]
+
+
+@pytest.mark.parametrize("loop", LOOP_FACTORIES)
+def test_a_forked_child_does_not_end_its_parents_cgroups(loop: str) -> None:
+    """P11. A child of fork() that ends, as programs do, leaves alone what lives in its parent's cgroups."""
+    found = isolated(_end_the_parents_cgroup, loop=loop)
+    if len(found) == 1:
+        pytest.skip(found[0])
+    assert found == [False, True, "unharmed", 0]
 
 
 def _spawn_beside_forks(

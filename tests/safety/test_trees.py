@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import gc
 import os
 import pathlib
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,9 +19,10 @@ import pytest
 
 import aiovfork
 from aiovfork import _binding
-from aiovfork._cgroup import Cgroup
+from aiovfork._cgroup import Cgroup, _remove
 from tests.support.backends import LOOP_FACTORIES
 from tests.support.isolated import isolated
+from tests.support.speakers import Speakers
 from tests.support.trees import Trees, state, trees
 from tests.support.window import until
 
@@ -189,6 +192,32 @@ async def test_no_cgroup_is_left(started: Trees, delegated: None, end: str) -> N
             assert tree.alive
         del tree
     await until(lambda: set(cgroups()) == before)
+
+
+async def test_a_detached_run_in_a_cgroup(tmp_path: pathlib.Path, delegated: None) -> None:
+    """A run in a cgroup that on_cancel="detach" lets go on does so, and whatever it has started."""
+    with Speakers() as witness:
+        go_on = tmp_path / "go on"
+        os.mkfifo(go_on)
+        script = f"echo ready >&2; read word < '{go_on}'; echo $word >&2"
+        task = asyncio.ensure_future(
+            aiovfork.run_shell(script, stderr=witness.fd, tree="cgroup", on_cancel="detach")
+        )
+        assert await witness.line() == "ready"
+        await until(lambda: aiovfork.stats().capturing)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+        gc.collect()
+        for thread in threading.enumerate():
+            if thread.name == "aiovfork-cgroup":
+                await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(go_on.write_text, "went on\n")
+        assert await witness.line() == "went on"
+        await witness.end()
+    for name in cgroups():  # it was left to the child, which may be about to exit
+        await until(functools.partial(_remove, os.path.join(own_cgroup(), name)))
 
 
 async def test_a_cgroup_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

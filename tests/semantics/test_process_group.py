@@ -219,6 +219,27 @@ async def test_a_second_cancellation_kills(witness: Speakers, cause: str) -> Non
     assert witness.all_gone()
 
 
+@pytest.mark.parametrize("turns", range(1, 16))
+async def test_a_second_cancellation_ends_what_members_have_left(witness: Speakers, turns: int) -> None:
+    """What exited members have left behind is killed, in whatever round of the loop a second cancellation comes."""
+    ready = asyncio.Event()
+
+    async def body() -> None:
+        async with ProcessGroup(teardown=FOR_EVER) as group:
+            for _ in range(4):
+                await (await group.start_shell(LEAVES_STUBBORN, stdout=witness.fd)).wait()
+                assert await witness.line() == "left"
+            ready.set()
+            await asyncio.sleep(1000)
+
+    task = asyncio.ensure_future(body())
+    await ready.wait()
+    task.cancel()
+    await rounds(turns)
+    await task_cancelled(task)
+    await witness.end()
+
+
 # ---- inside other groups ----
 
 
@@ -524,6 +545,13 @@ def test_a_wrong_limit(limit: Any, error: type[Exception]) -> None:
         ProcessGroup(limit)
 
 
+@pytest.mark.parametrize("teardown", ["group", None, 5, Teardown])
+def test_a_wrong_teardown(teardown: Any) -> None:
+    """What is no Teardown is refused at once, and not when something is to be ended."""
+    with pytest.raises(TypeError, match="teardown"):
+        ProcessGroup(teardown=teardown)
+
+
 # ---- run() ----
 
 
@@ -586,6 +614,23 @@ async def test_run_is_stopped(witness: Speakers, way: str, check: bool) -> None:
     elif way != "cancel":
         completed = await running
         assert (completed.returncode, completed.stderr) == (7, b"output\n")
+
+
+@pytest.mark.parametrize("way", ["leave", "stop"])
+async def test_a_run_that_ignores_the_signal(witness: Speakers, way: str) -> None:
+    """The end of the group does not wait for the call of run(), nor that for the group, longer than patience."""
+    with contextlib.suppress(FailedError):
+        async with ProcessGroup(teardown=AT_ONCE) as group:
+            running = asyncio.ensure_future(
+                group.run("sh", "-c", STUBBORN, stdout=witness.fd, check=False, timeout=1000)
+            )
+            assert await witness.line() == "ready"
+            await until(lambda: not aiovfork.stats().in_flight)
+            if way == "leave":
+                raise FailedError
+            await group.stop()
+    assert (await running).returncode == -signal.SIGKILL
+    assert witness.all_gone()
 
 
 @pytest.mark.parametrize("way", ["leave", "stop"])
@@ -735,6 +780,14 @@ async def test_signal(witness: Speakers) -> None:
         assert await witness.lines(2) == ["ready"] * 2
         group.signal(signal.SIGUSR1)
         assert await witness.lines(4) == ["told"] * 4
+
+
+@pytest.mark.parametrize(("number", "error"), [(999, ValueError), (-1, ValueError), ("TERM", TypeError)])
+async def test_a_wrong_signal(number: Any, error: type[Exception]) -> None:
+    """A signal that does not exist is refused, whether somebody lives or not."""
+    async with ProcessGroup() as group:
+        with pytest.raises(error):
+            group.signal(number)
 
 
 async def test_stop_leaves_the_group_open(witness: Speakers) -> None:

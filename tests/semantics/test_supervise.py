@@ -433,6 +433,11 @@ async def test_only_in_the_block() -> None:
         ({"on_event": 1}, TypeError),
         ({"spawn_timeout": -1}, ValueError),
         ({"pipesize": "big"}, TypeError),
+        ({"limit": 0}, ValueError),
+        ({"limit": -5}, ValueError),
+        ({"limit": "x"}, TypeError),
+        ({"teardown": "group"}, TypeError),
+        ({"teardown": None}, TypeError),
     ],
 )
 def test_wrong_arguments(wrong: dict[str, Any], error: type[Exception]) -> None:
