@@ -150,16 +150,20 @@ class Roster:
 
     def _exited(self, member: Member) -> None:
         """The program of a member has exited. Idempotent."""
-        if member.child is not None and member in self._members:  # else start() looks again
-            if member.transport is not None and member.transport.may_have_survivors:
-                self._survivors.add(member.child)
-            self._leave(member)
+        if member.child is None or member.transport is None:  # start() looks again
+            return
+        if member in self._members and member.transport.may_have_survivors:
+            self._survivors.add(member.child)
+        self._leave(member)  # also when it was interrupted in there
 
     def _leave(self, member: Member) -> None:
         """Forget a member, and give its place to whoever waits for one. Idempotent."""
         self._members.pop(member, None)
-        while self._accepting and self._queue and (self._limit is None or len(self._members) < self._limit):
+        while self._accepting and self._queue:
             following, turn = next(iter(self._queue.items()))
+            taken = len(self._members) - (following in self._members)  # an interrupt came before its turn
+            if self._limit is not None and taken >= self._limit:
+                break
             if not turn.done():
                 self._members[following] = None
                 turn.set_result(None)
