@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import functools
 import itertools
 import operator
 import signal as signals
+import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Required, SupportsFloat, TypeAlias, Unpack, overload
@@ -18,6 +20,7 @@ from aiovfork._capture import Input
 from aiovfork._members import Tree
 from aiovfork._options import CHILD_OPTIONS, Env, Stdio, StrOrBytesPath, grouped
 from aiovfork._outcome import Completed
+from aiovfork._outlasting import outlast
 from aiovfork._run import run
 from aiovfork._terms import TERMS, OnCancel, OnLimit, OutputOptions, RunOptions, agreed, stdin_of
 
@@ -191,6 +194,8 @@ def run_many(  # noqa: D417  # the options are described once, at RunOptions and
 class _Many:
     """One iteration: a feeder, which is a task, starts a task for each command."""
 
+    _abandoned = False
+
     def __init__(self, limit: int, ordered: bool, common: dict[str, Any]) -> None:
         self._limit = limit
         self._ordered = ordered
@@ -207,7 +212,7 @@ class _Many:
         feeder = loop.create_task(self._feed(commands))
         feeder.add_done_callback(self._over)
         try:
-            while not feeder.done() or self._queue or self._running:
+            while True:
                 while self._queue and self._queue[0].done():
                     task = self._queue.popleft()
                     self._wake()
@@ -216,10 +221,13 @@ class _Many:
                 for failed in self._failed:
                     if failed is feeder or not return_exceptions:
                         failed.result()
-                if not feeder.done() or self._running:
-                    await self._changed()
+                self._failed.clear()
+                if feeder.done() and not self._queue and not self._running:
+                    feeder.result()  # it may have failed since
+                    return
+                await self._news(feeder)
         finally:
-            if not loop.is_closed():
+            if not self._abandoned and not loop.is_closed():
                 await self._end(feeder)
 
     async def _feed(self, commands: Commands) -> None:
@@ -270,25 +278,42 @@ class _Many:
         self._waiters.append(waiter)
         await waiter
 
+    async def _news(self, feeder: asyncio.Task[None]) -> None:
+        """Wait for a change. Before Python 3.13 it alone hears of it when the task is destroyed."""
+        try:
+            await self._changed()
+        except GeneratorExit:  # nobody is there to wait
+            self._abandon(feeder)
+            raise
+
     async def _end(self, feeder: asyncio.Task[None]) -> None:
         """Cancel what runs, and wait for it; each further cancellation is passed on."""
         left = {feeder, *self._running, *self._queue}
-        cancelled = None
-        pending = {task for task in left if not task.done()}
-        for task in pending:
-            task.cancel()
-        while pending:
-            try:
-                _, pending = await asyncio.wait(pending)
-            except asyncio.CancelledError as exc:
-                cancelled = exc
-                for task in pending:
-                    task.cancel()
+        _cancel(left)
+        try:
+            cancelled = await outlast(left, sys.exception(), functools.partial(_cancel, left))
+        except GeneratorExit:  # as in _news()
+            self._abandon(feeder)
+            raise
         for task in left:
             if not task.cancelled():
                 task.exception()  # heard of: no "never retrieved"
         if cancelled is not None:
             raise cancelled
+
+    def _abandon(self, feeder: asyncio.Task[None]) -> None:
+        """End what runs, without waiting for it: the second cancellation, one round later, kills."""
+        self._abandoned = True
+        if feeder.get_loop().is_closed():
+            return  # its tasks go with it, and kill then
+        left = {feeder, *self._running}
+        _cancel(left)
+        feeder.get_loop().call_soon(_cancel, left)
+
+
+def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
 
 
 def _call(command: Any, common: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

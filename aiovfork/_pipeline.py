@@ -123,7 +123,8 @@ async def pipeline(  # noqa: D417  # the options of a spawn are described once, 
         PipelineFailed: check, and one has failed. It is a ProcessFailed, about the last that has.
         ProcessTimeout: timeout is over.
         OutputLimitExceeded: One wrote more than max_output.
-        UnicodeDecodeError: What one wrote is not text of that encoding.
+        UnicodeError: None has failed, and what one wrote is not text of that encoding. The outputs in its
+            `result` are bytes.
         ValueError: An option has a wrong value.
         TypeError: An argument has a wrong type.
 

@@ -23,7 +23,7 @@ from aiovfork._plan import GROUP_DIES, PIN
 from aiovfork._ports import port_of
 from aiovfork._stages import Stage, Stages, enlarge
 from aiovfork._terms import Terms
-from aiovfork._text import decoded
+from aiovfork._text import decoded, escaped
 from aiovfork._tree import Teardown, kill_now, stop
 
 _PIPE: Final = subprocess.PIPE
@@ -202,13 +202,16 @@ class Pipeline:
         assert limit is not None
         assert stage.capture is not None
         stream = "stdout" if stage.capture.total[0] > limit else "stderr"
-        completed = await self._completed(stage, lenient=True)
+        completed = await self._completed(stage)
         assert completed is not None
+        completed.stdout, completed.stderr = await self._texts(completed, lenient=True)
         return await self._about(OutputLimitExceeded(limit, stream, completed))
 
     async def _timed_out(self) -> Exception:
         assert self._terms.timeout is not None
-        completed = await self._completed(self._stages.all[-1], lenient=True)
+        completed = await self._completed(self._stages.all[-1])
+        if completed is not None:
+            completed.stdout, completed.stderr = await self._texts(completed, lenient=True)
         return await self._about(ProcessTimeout(self._shown(), self._terms.timeout, completed))
 
     async def _failed(self, result: PipelineResult[Any]) -> Exception:
@@ -225,19 +228,35 @@ class Pipeline:
         return await self._result(lenient=True)
 
     async def _result(self, *, lenient: bool) -> PipelineResult[Any]:
-        duration = time.monotonic() - self._began
-        stages = [await self._completed(stage, lenient=lenient) for stage in self._stages]
-        return PipelineResult(tuple(filter(None, stages)), pipefail=self._pipefail, duration=duration)
+        """Return how all ended.
 
-    async def _completed(self, stage: Stage, *, lenient: bool) -> Completed[Any] | None:
-        """Return how one ended; None if it did not even begin."""
+        Raises:
+            UnicodeError: An output is not text of the encoding; unless this is lenient, or one has failed.
+        """
+        duration = time.monotonic() - self._began
+        stages = [await self._completed(stage) for stage in self._stages]
+        known = tuple(filter(None, stages))
+        result: PipelineResult[Any] = PipelineResult(known, pipefail=self._pipefail, duration=duration)
+        lenient = lenient or bool(self._terms.check and result.failed)
+        try:
+            texts = [await self._texts(stage, lenient=lenient) for stage in known]
+        except UnicodeError as exc:
+            exc.add_note(f"aiovfork: output of {self._shown()}: see errors=")
+            exc.result = result  # type: ignore[attr-defined]  # documented
+            raise
+        for completed, outputs in zip(known, texts, strict=True):
+            completed.stdout, completed.stderr = outputs
+        return result
+
+    async def _completed(self, stage: Stage) -> Completed[Any] | None:
+        """Return how one ended, with bytes; None if it did not even begin."""
         if stage.started is None or stage.exit is None:
             return None
         terms, capture, command = self._terms, stage.capture, stage.command
         stdout = stderr = b""
         if capture is not None:
             stdout, stderr = capture.at_hand() or await capture.output(self._stages.port)
-        completed: Completed[Any] = Completed(
+        return Completed(
             command.args,
             stdout if command.stdout == _PIPE else None,
             stderr if command.stderr == _PIPE else None,
@@ -247,13 +266,15 @@ class Pipeline:
             drained=not stage.cut,
             truncated=capture is not None and terms.limit is not None and max(capture.total) > terms.limit,
         )
-        if terms.encoding is not None:
-            errors = "backslashreplace" if lenient else terms.errors
-            completed.stdout, completed.stderr = [
-                None if output is None else await decoded(output, terms.encoding, errors)
-                for output in (completed.stdout, completed.stderr)
-            ]
-        return completed
+
+    async def _texts(self, completed: Completed[Any], *, lenient: bool) -> list[Any]:
+        """Return what one wrote to stdout and stderr as it was asked for."""
+        outputs = [completed.stdout, completed.stderr]
+        encoding, errors = self._terms.encoding, self._terms.errors
+        if encoding is None:
+            return outputs
+        decode = escaped if lenient else decoded
+        return [None if output is None else await decode(output, encoding, errors) for output in outputs]
 
     # ---- an end before its time ----
 

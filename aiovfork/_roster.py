@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from aiovfork._api import process_of
@@ -24,6 +24,7 @@ from aiovfork._compat import StreamProtocol
 from aiovfork._members import Stoppable
 from aiovfork._options import Command
 from aiovfork._outcome import Completed
+from aiovfork._outlasting import outlast
 from aiovfork._process import Process
 from aiovfork._running import Running, complete
 from aiovfork._survivors import Survivors
@@ -263,25 +264,6 @@ class Roster:
                 member.call.abandon()
         for child in self._survivors:
             self._kill(child)
-
-
-async def outlast(
-    futures: list[asyncio.Future[Any]], cause: BaseException | None, again: Callable[[], object]
-) -> asyncio.CancelledError | None:
-    """Wait for futures whatever happens; call again() at each cancellation, and return the last one.
-
-    A cancellation that has the message of the last one, or of the cause, is the same: anyio delivers one in
-    every round of the loop.
-    """
-    cancelled = None
-    while not all(future.done() for future in futures):
-        try:
-            await asyncio.wait(futures)
-        except asyncio.CancelledError as exc:
-            if not (isinstance(cause, asyncio.CancelledError) and exc.args and exc.args == cause.args):
-                again()
-            cause = cancelled = exc
-    return cancelled
 
 
 def refusal() -> RuntimeError:

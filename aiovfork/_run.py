@@ -101,7 +101,7 @@ async def run(  # noqa: D417  # the options are described once, at RunOptions an
         OutputLimitExceeded: It wrote more than max_output bytes, with on_limit="raise".
         SpawnError: The program did not start, as with create_subprocess_exec. After spawn_timeout that is a
             TimeoutError too.
-        UnicodeDecodeError: The output is not text of the encoding. Its attribute `completed` has the bytes.
+        UnicodeError: The output is not text of the encoding. Its attribute `completed` has the bytes.
         OSError: The output could not be read on, for want of memory. Its attribute `completed` has the rest.
         ValueError, TypeError, LookupError: An argument that cannot be had; nothing was started.
 

@@ -30,7 +30,7 @@ from aiovfork._plan import GROUP_DIES, build
 from aiovfork._ports import port_of
 from aiovfork._slow import log_if_slow, under_way
 from aiovfork._terms import Terms
-from aiovfork._text import SLICE, decoded
+from aiovfork._text import SLICE, decoded, escaped
 from aiovfork._tree import Teardown, stop
 
 _PIPE: Final = subprocess.PIPE
@@ -159,7 +159,7 @@ class Running:
         """Return what is known of a child that is over.
 
         Raises:
-            UnicodeDecodeError: The output is not text of the encoding; unless this is lenient.
+            UnicodeError: The output is not text of the encoding; unless this is lenient.
             MemoryError: There is not enough for the output.
         """
         terms, capture = self.terms, self.capture
@@ -168,11 +168,9 @@ class Running:
         problem = None
         if terms.encoding is not None:
             try:
-                outputs = await self._text(outputs, terms.encoding, terms.errors)
-            except UnicodeDecodeError as exc:
+                outputs = await self._text(outputs, terms.encoding, lenient=lenient)
+            except UnicodeError as exc:
                 problem = exc
-                if lenient:
-                    outputs = await self._text(outputs, terms.encoding, "backslashreplace")
         stdout, stderr = outputs or await capture.output(self.port)
         completed: Completed[Any] = Completed(
             self.command.popen_args,
@@ -184,7 +182,7 @@ class Running:
             drained=not (event.cut or event.limited or event.error),
             truncated=terms.limit is not None and max(capture.total) > terms.limit,
         )
-        if problem is not None and not lenient:
+        if problem is not None:
             problem.add_note(f"aiovfork: output of {self.command.program!r}: see errors=")
             problem.completed = completed  # type: ignore[attr-defined]  # documented
             try:
@@ -193,10 +191,14 @@ class Running:
                 problem = None  # no circle by its traceback
         return completed
 
-    async def _text(self, outputs: tuple[bytes, bytes] | None, encoding: str, errors: str) -> tuple[str, str]:
+    async def _text(
+        self, outputs: tuple[bytes, bytes] | None, encoding: str, *, lenient: bool
+    ) -> tuple[str, str]:
         """Decode the outputs; large ones from the memory of the capture."""
-        stdout, stderr = outputs or (self.capture.pieces(1, SLICE), self.capture.pieces(2, SLICE))
-        return await decoded(stdout, encoding, errors), await decoded(stderr, encoding, errors)
+        decode, errors = escaped if lenient else decoded, self.terms.errors
+        pieces = self.capture.pieces
+        stdout, stderr = outputs or (lambda: pieces(1, SLICE), lambda: pieces(2, SLICE))
+        return await decode(stdout, encoding, errors), await decode(stderr, encoding, errors)
 
     # ---- an end before its time ----
 

@@ -20,8 +20,8 @@ from typing import Any, Final, Literal, NamedTuple, Self, SupportsFloat, TypeAli
 from aiovfork._api import LIMIT
 from aiovfork._group import ProcessGroup
 from aiovfork._options import Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._outlasting import outlast
 from aiovfork._process import Process
-from aiovfork._roster import outlast
 from aiovfork._tree import Teardown, check_teardown
 
 Restart: TypeAlias = Literal["always", "on-failure", "never"]

@@ -15,10 +15,18 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 #: Bytes that one callback of the loop decodes or copies.
 SLICE: Final = 2**16
+#: An output, or what returns its pieces.
+Data: TypeAlias = bytes | Callable[[], Iterable[bytes]]
+# Of the byte order, at the beginning of a text; and the bytes of the longest.
+_MARKS: Final = {
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+}
+_MARK: Final = 4
 # Characters that are joined at once: about 0.3 ms.
 _JOINED: Final = 2**20
 # Bytes of a str that are no characters, at most.
@@ -40,20 +48,25 @@ def check_codec(encoding: Any, errors: Any) -> None:
     codecs.lookup_error(errors)
 
 
-async def decoded(data: bytes | Iterable[bytes], encoding: str, errors: str) -> str:
+async def decoded(data: Data, encoding: str, errors: str) -> str:
     """Decode an output, which may come in pieces.
 
+    UTF-16 and UTF-32 without a mark are in the byte order of this machine, as in bytes.decode().
+
     Raises:
-        UnicodeDecodeError: It is not text of that encoding. object is the slice with the fault.
+        UnicodeError: It is not text of that encoding. Of an UnicodeDecodeError, object is the slice with the
+            fault.
     """
-    if isinstance(data, bytes):
-        if len(data) <= SLICE:
-            return data.decode(encoding, errors)
-        data = (data,)
-    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    if isinstance(data, bytes) and len(data) <= SLICE:
+        return data.decode(encoding, errors)
+    slices = _slices((data,) if isinstance(data, bytes) else data())
+    head = next(slices, b"")
+    while len(head) < _MARK and (more := next(slices, b"")):
+        head += more
+    decoder = codecs.getincrementaldecoder(_in_order(encoding, head))(errors)
     parts: list[str] = []
     length, widest = 0, 0x7F
-    for slice_ in itertools.chain(_slices(data), (b"",)):
+    for slice_ in itertools.chain((head,) if head else (), slices, (b"",)):
         part = decoder.decode(slice_, final=not slice_)
         if part:
             parts.append(part)
@@ -66,6 +79,17 @@ async def decoded(data: bytes | Iterable[bytes], encoding: str, errors: str) -> 
     return await _assembled(strings, parts, length, widest)
 
 
+async def escaped(data: Data, encoding: str, errors: str) -> str:
+    """Decode an output as far as it can be, for an exception: what is no text of that encoding is escaped."""
+    # A few codecs, such as idna, know no such mode: then what is not ASCII is escaped.
+    for codec, mode in ((encoding, errors), (encoding, "backslashreplace")):
+        try:
+            return await decoded(data, codec, mode)
+        except UnicodeError:
+            pass
+    return await decoded(data, "ascii", "backslashreplace")
+
+
 async def joined(parts: list[str]) -> str:
     """Join parts of a text, of at most SLICE characters each."""
     length = sum(map(len, parts))
@@ -73,6 +97,17 @@ async def joined(parts: list[str]) -> str:
     if strings is None:
         return "".join(parts)
     return await _assembled(strings, list(parts), length, max(map(_widest, parts)))
+
+
+def _in_order(encoding: str, head: bytes) -> str:
+    """Return the encoding with the byte order, where neither it nor a mark tells that.
+
+    The decoders of the codecs that a mark belongs to refuse text without one in their incremental form.
+    """
+    name = codecs.lookup(encoding).name
+    if name not in _MARKS or head.startswith(_MARKS[name]):
+        return encoding
+    return f"{name}-{'le' if sys.byteorder == 'little' else 'be'}"
 
 
 def _slices(pieces: Iterable[bytes]) -> Iterator[bytes]:

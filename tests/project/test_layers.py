@@ -33,7 +33,7 @@ PYTHON: list[set[str]] = [
     {"_outcome"},
     {"_api"},
     {"_terms"},
-    {"_joining"},
+    {"_joining", "_outlasting"},
     {"_line_reader", "_pipeline_outcome", "_running", "_stages"},
     {"_lines", "_pipelining"},
     {"_pipeline"},

@@ -300,9 +300,28 @@ async def test_too_much() -> None:
 
 
 async def test_no_text() -> None:
-    """Output that is not of the encoding is UnicodeDecodeError."""
-    with pytest.raises(UnicodeDecodeError):
-        await aiovfork.pipeline(["printf", "\\377"], ["cat"], encoding="utf-8")
+    """Output that is not of the encoding is UnicodeDecodeError, which has the result, with bytes."""
+    with pytest.raises(UnicodeDecodeError) as info:
+        await aiovfork.pipeline(["sh", "-c", "printf '\\377'; echo fine >&2"], ["cat"], encoding="utf-8")
+    exc: Any = info.value
+    assert (exc.result.stdout, exc.result.stderr) == (b"\xff", (b"fine\n", b""))
+    assert exc.__notes__
+
+
+async def test_no_text_of_one_that_failed() -> None:
+    """What is no text does not hide a failure or a time-out: there it is escaped."""
+    with pytest.raises(aiovfork.PipelineFailed) as failed:
+        await aiovfork.pipeline(["printf", "\\377"], ["sh", "-c", "cat; exit 3"], encoding="utf-8")
+    assert failed.value.output == r"\xff"
+    with pytest.raises(aiovfork.ProcessTimeout) as late:
+        await aiovfork.pipeline(
+            ["sh", "-c", "printf '\\377'; exec sleep 1000"],
+            ["cat"],
+            encoding="utf-8",
+            timeout=0.2,
+            stop_signal=9,
+        )
+    assert late.value.output in {"", r"\xff"}
 
 
 async def test_a_descendant_that_keeps_stdout() -> None:

@@ -237,6 +237,10 @@ async def test_a_failure_whose_output_is_no_text() -> None:
     with pytest.raises(aiovfork.ProcessFailed) as info:
         await aiovfork.run_shell(r"printf 'bad \377'; exit 1", encoding="utf-8")
     assert info.value.output == r"bad \xff"
+    data = b"x" * 100_001  # half a character at the end
+    with pytest.raises(aiovfork.ProcessFailed) as info:
+        await aiovfork.run("sh", "-c", "cat; exit 1", input=data, encoding="utf-16")
+    assert info.value.output == "\u7878" * 50_000 + r"\x78"
 
 
 # ---- limits ----

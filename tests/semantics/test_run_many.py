@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio
 import psutil
 import pytest
 
@@ -219,6 +220,7 @@ async def test_many() -> None:
     assert aiovfork.stats().spawned - before.spawned == 300
 
 
+<<<<<<< HEAD
 async def test_a_session_that_nobody_leads() -> None:
     """tree="session" needs start_new_session=True: refused at the call."""
     with pytest.raises(ValueError, match="start_new_session"):
@@ -227,3 +229,87 @@ async def test_a_session_that_nobody_leads() -> None:
         d async for d in aiovfork.run_many([["true"]], limit=1, tree="session", start_new_session=True)
     ]
     assert done.returncode == 0
+=======
+def _fails_at_once() -> Iterator[tuple[str, ...]]:
+    raise LookupError("no commands")
+    yield ("true",)
+
+
+async def _fails_later() -> AsyncIterator[tuple[str, ...]]:
+    before = aiovfork.stats().exited
+    yield ("true",)
+    await until(lambda: aiovfork.stats().exited > before)
+    for _ in range(10):  # its result has been handed out
+        await asyncio.sleep(0)
+    raise LookupError("no more")
+
+
+@pytest.mark.parametrize("return_exceptions", [False, True])
+@pytest.mark.parametrize(
+    ("commands", "raised"),
+    [
+        (_fails_at_once, LookupError),
+        (_fails_later, LookupError),
+        (lambda: [3], TypeError),
+        (lambda: [{"x": 1}], TypeError),
+    ],
+    ids=["at once", "later", "no command", "no args"],
+)
+async def test_the_iterable_fails_when_nothing_runs(
+    commands: Any, raised: type[Exception], return_exceptions: bool
+) -> None:
+    """What the iterable raises, or what is no command, comes out too when no program runs at that time."""
+    with pytest.raises(raised):
+        await collected(commands(), limit=2, return_exceptions=return_exceptions)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["in the iteration", "in its body"])
+async def test_a_scope_of_anyio(tmp_path: pathlib.Path, inside: bool) -> None:
+    """A cancelled scope of anyio, which cancels again in every round of the loop, ends the programs.
+
+    Politely, unless the iteration is closed in that scope: that is a second cancellation.
+    """
+    told = tmp_path / "told"
+    polite = (
+        "sh",
+        "-c",
+        f"trap 'echo told >> {told}; exit 7' TERM; sleep 1000 & echo ready >> {told}; wait",
+    )
+    commands = [*[("true",)] * inside, *[polite] * 3]
+    with anyio.CancelScope() as scope:
+        async with contextlib.aclosing(aiovfork.run_many(commands, limit=2, patience=1000)) as results:
+            if inside:
+                await anext(results)
+            asyncio.ensure_future(_cancel_when(told, scope))  # noqa: RUF006  # it ends before the test does
+            async for _ in results if not inside else _nothing():
+                pass
+    assert scope.cancelled_caught
+    assert not children()
+    if not inside:
+        assert told.read_text().split() == ["ready"] * 2 + ["told"] * 2
+
+
+async def _nothing() -> AsyncIterator[None]:
+    await asyncio.get_running_loop().create_future()
+    yield
+
+
+async def _cancel_when(told: pathlib.Path, scope: anyio.CancelScope) -> None:
+    await until(lambda: told.exists() and told.read_text() == "ready\n" * 2)
+    scope.cancel()
+
+
+async def test_a_task_that_is_destroyed() -> None:
+    """A coroutine that is destroyed while it waits for a result kills what runs; no task is left."""
+    stubborn = ("sh", "-c", "trap '' TERM; while :; do sleep 0.01; done")
+    before = aiovfork.stats().capturing
+    tasks = asyncio.all_tasks()
+    coroutine = collected([stubborn] * 3, limit=2, patience=1000)
+    coroutine.send(None)
+    await until(lambda: aiovfork.stats().capturing - before == 2)
+    coroutine.close()
+    del coroutine
+    gc.collect()
+    await until(lambda: not children())
+    await until(lambda: asyncio.all_tasks() == tasks)
+>>>>>>> 8490697 (run_many() and text: what an attack has found)

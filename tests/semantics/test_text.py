@@ -21,6 +21,34 @@ async def test_any_encoding(chars: str, encoding: str) -> None:
     assert await _text.decoded(text.encode(encoding), encoding, "strict") == text
 
 
+@pytest.mark.parametrize("size", [0, 1, 100_000])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-be"])
+@pytest.mark.parametrize("mark", [False, True])
+async def test_byte_orders(mark: bool, encoding: str, size: int) -> None:
+    """Text without a mark of its byte order, or with that of another machine, is what bytes.decode() makes of it."""
+    order = "le" if sys.byteorder == "little" else "be"
+    written = encoding if encoding[-2:] in {"le", "be"} else f"{encoding}-{order}"
+    if mark and written != encoding:
+        written = f"{encoding}-{'be' if order == 'le' else 'le'}"
+    data = ("\ufeff" * mark + "é" * size).encode(written)
+    expected = data.decode(encoding)
+    assert expected.endswith("é" * size)
+    assert await _text.decoded(data, encoding, "strict") == expected
+    # In whatever pieces it comes.
+    pieces = [data[:1], data[1:3], data[3:]]
+    assert await _text.decoded(lambda: filter(None, pieces), encoding, "strict") == expected
+
+
+@pytest.mark.parametrize("size", [10, _text.SLICE * 3])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "idna", "punycode", "no-such-bytes"])
+async def test_what_is_shown_in_an_exception(encoding: str, size: int) -> None:
+    """Whatever the codec can do, there is a text for an exception."""
+    if encoding == "no-such-bytes":
+        assert await _text.escaped(b"x\xff", "ascii", "strict") == "x\\xff"
+    else:
+        assert isinstance(await _text.escaped(b"\xff\x00" * size + b"\xd8", encoding, "strict"), str)
+
+
 @pytest.mark.parametrize("last", ["a", "é", "€", "\N{GRINNING FACE}"], ids=ascii)
 @pytest.mark.parametrize("size", [SIZE, SIZE + 7])
 async def test_a_large_str_is_as_python_makes_it(last: str, size: int) -> None:
