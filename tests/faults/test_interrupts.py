@@ -239,8 +239,8 @@ def with_interrupts(
     ("exc", "stride"),
     [
         (KeyboardInterrupt, 11),
-        pytest.param(KeyboardInterrupt, 1, marks=pytest.mark.slow),
-        pytest.param(MemoryError, 1, marks=pytest.mark.slow),
+        pytest.param(KeyboardInterrupt, 2, marks=pytest.mark.slow),
+        pytest.param(MemoryError, 3, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize(
