@@ -220,7 +220,6 @@ async def test_many() -> None:
     assert aiovfork.stats().spawned - before.spawned == 300
 
 
-<<<<<<< HEAD
 async def test_a_session_that_nobody_leads() -> None:
     """tree="session" needs start_new_session=True: refused at the call."""
     with pytest.raises(ValueError, match="start_new_session"):
@@ -229,7 +228,8 @@ async def test_a_session_that_nobody_leads() -> None:
         d async for d in aiovfork.run_many([["true"]], limit=1, tree="session", start_new_session=True)
     ]
     assert done.returncode == 0
-=======
+
+
 def _fails_at_once() -> Iterator[tuple[str, ...]]:
     raise LookupError("no commands")
     yield ("true",)
@@ -312,4 +312,3 @@ async def test_a_task_that_is_destroyed() -> None:
     gc.collect()
     await until(lambda: not children())
     await until(lambda: asyncio.all_tasks() == tasks)
->>>>>>> 8490697 (run_many() and text: what an attack has found)
