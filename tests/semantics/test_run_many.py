@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import aiovfork
+from tests.support.speakers import Speakers
 from tests.support.window import until
 
 
@@ -264,29 +265,31 @@ async def test_the_iterable_fails_when_nothing_runs(
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["in the iteration", "in its body"])
-async def test_a_scope_of_anyio(tmp_path: pathlib.Path, inside: bool) -> None:
+async def test_a_scope_of_anyio(inside: bool) -> None:
     """A cancelled scope of anyio, which cancels again in every round of the loop, ends the programs.
 
     Politely, unless the iteration is closed in that scope: that is a second cancellation.
     """
-    told = tmp_path / "told"
-    polite = (
-        "sh",
-        "-c",
-        f"trap 'echo told >> {told}; exit 7' TERM; sleep 1000 & echo ready >> {told}; wait",
-    )
+    # It is ready once its descendant is, which SIGTERM ends too.
+    polite = ("sh", "-c", "trap 'echo ending; exit 7' TERM; sh -c 'echo ready; exec sleep 1000' & wait")
     commands = [*[("true",)] * inside, *[polite] * 3]
-    with anyio.CancelScope() as scope:
-        async with contextlib.aclosing(aiovfork.run_many(commands, limit=2, patience=1000)) as results:
-            if inside:
-                await anext(results)
-            asyncio.ensure_future(_cancel_when(told, scope))  # noqa: RUF006  # it ends before the test does
-            async for _ in results if not inside else _nothing():
-                pass
-    assert scope.cancelled_caught
+    with Speakers() as speakers:
+        with anyio.CancelScope() as scope:
+            async with contextlib.aclosing(
+                aiovfork.run_many(commands, limit=2, patience=1000, stdout=speakers.fd)
+            ) as results:
+                if inside:
+                    await anext(results)
+                cancelling = asyncio.ensure_future(_cancel_when_ready(speakers, scope))
+                async for _ in _nothing() if inside else results:
+                    pass
+        assert scope.cancelled_caught
+        await cancelling
+        if not inside:
+            speakers.seal()
+            assert await speakers.lines(2) == ["ending"] * 2
+        assert speakers.all_gone()
     assert not children()
-    if not inside:
-        assert told.read_text().split() == ["ready"] * 2 + ["told"] * 2
 
 
 async def _nothing() -> AsyncIterator[None]:
@@ -294,8 +297,9 @@ async def _nothing() -> AsyncIterator[None]:
     yield
 
 
-async def _cancel_when(told: pathlib.Path, scope: anyio.CancelScope) -> None:
-    await until(lambda: told.exists() and told.read_text() == "ready\n" * 2)
+async def _cancel_when_ready(speakers: Speakers, scope: anyio.CancelScope) -> None:
+    assert await speakers.lines(2) == ["ready"] * 2
+    await until(lambda: not aiovfork.stats().in_flight)  # its worker may not know yet
     scope.cancel()
 
 
