@@ -159,6 +159,7 @@ async def test_what_a_descendant_writes_late() -> None:
     read_end, write_end = os.pipe()
     command = f"(read x </dev/fd/{read_end}; echo $x) & echo early"
     run = Run("sh", "-c", command, options=Options(pass_fds=[read_end]))
+    await until(lambda: aiovfork.stats().capturing == 1)  # the shell runs
     await until(lambda: not psutil.Process().children())  # the shell is over, and reaped
     os.write(write_end, b"late\n")
     assert await run.output() == (b"early\nlate\n", b"")
