@@ -94,9 +94,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy --strict over everything that is Python."""
+    """Mypy --strict over everything that is Python, as each version sees the standard library."""
     session.install("--group", "types", "cffi>=2.0")
-    session.run("mypy")
+    for version in PYTHONS:
+        session.run("mypy", "--python-version", version)
 
 
 @nox.session

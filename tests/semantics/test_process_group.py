@@ -825,13 +825,14 @@ def test_a_destroyed_block(factory: LoopFactory, closed_first: bool) -> None:
         loop = factory()
         loop.set_exception_handler(lambda _loop, context: None)  # "Task was destroyed but it is pending"
         with quiet_finalizers():
-            task = loop.create_task(body())
+            coroutine = body()
+            task = loop.create_task(coroutine)
             while loop.run_until_complete(asyncio.sleep(0)) is None and not _waits_for_ever(task):
                 pass
             if closed_first:
                 loop.close()
-            task.get_coro().close()
-            del task
+            coroutine.close()
+            del task, coroutine
         if not closed_first:
             loop.close()
         with asyncio.Runner(loop_factory=factory) as runner:
