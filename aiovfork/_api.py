@@ -91,34 +91,14 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
 
     Cancellation: the child is killed and reaped, then CancelledError propagates.
     """
-    options = checked(
-        (
-            executable,
-            cwd,
-            env,
-            close_fds,
-            pass_fds,
-            start_new_session,
-            process_group,
-            umask,
-            restore_signals,
-            pipesize,
-            spawn_timeout,
-            startupinfo,
-            creationflags,
-            user,
-            group,
-            extra_groups,
-            preexec_fn,
-            shell,
-            text,
-            encoding,
-            errors,
-            universal_newlines,
-            bufsize,
-        ),
-        in_shell=False,
+    # fmt: off
+    asked = (  # tools/signatures.py
+        executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
+        pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups, preexec_fn, shell,
+        text, encoding, errors, universal_newlines, bufsize,
     )
+    # fmt: on
+    options = checked(asked, in_shell=False)
     said, options = ending(teardown, on_cancel, own_cgroup, options)
     return await _create(Command((program, *args), stdin, stdout, stderr, options), limit, said)
 
@@ -162,34 +142,14 @@ async def create_subprocess_shell(
     The caller is responsible for quoting (shlex.quote). Arguments, errors and cancellation are those of
     create_subprocess_exec; a command that the shell cannot find is not an error here but returncode 127.
     """
-    options = checked(
-        (
-            executable,
-            cwd,
-            env,
-            close_fds,
-            pass_fds,
-            start_new_session,
-            process_group,
-            umask,
-            restore_signals,
-            pipesize,
-            spawn_timeout,
-            startupinfo,
-            creationflags,
-            user,
-            group,
-            extra_groups,
-            preexec_fn,
-            shell,
-            text,
-            encoding,
-            errors,
-            universal_newlines,
-            bufsize,
-        ),
-        in_shell=True,
+    # fmt: off
+    asked = (  # tools/signatures.py
+        executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
+        pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups, preexec_fn, shell,
+        text, encoding, errors, universal_newlines, bufsize,
     )
+    # fmt: on
+    options = checked(asked, in_shell=True)
     said, options = ending(teardown, on_cancel, own_cgroup, options)
     return await _create(shell_command(cmd, stdin, stdout, stderr, options), limit, said)
 
@@ -230,34 +190,14 @@ async def subprocess_exec(
     Returns:
         (transport, protocol). Arguments, errors and cancellation are those of create_subprocess_exec.
     """
-    options = checked(
-        (
-            executable,
-            cwd,
-            env,
-            close_fds,
-            pass_fds,
-            start_new_session,
-            process_group,
-            umask,
-            restore_signals,
-            pipesize,
-            spawn_timeout,
-            startupinfo,
-            creationflags,
-            user,
-            group,
-            extra_groups,
-            preexec_fn,
-            shell,
-            text,
-            encoding,
-            errors,
-            universal_newlines,
-            bufsize,
-        ),
-        in_shell=False,
+    # fmt: off
+    asked = (  # tools/signatures.py
+        executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
+        pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups, preexec_fn, shell,
+        text, encoding, errors, universal_newlines, bufsize,
     )
+    # fmt: on
+    options = checked(asked, in_shell=False)
     command = Command((program, *args), stdin, stdout, stderr, options)
     return await spawn(asyncio.get_running_loop(), protocol_factory, command)
 
@@ -294,34 +234,14 @@ async def subprocess_shell(
     bufsize: Literal[0] = 0,
 ) -> tuple[SubprocessTransport, _ProtocolT]:
     """Run a command with /bin/sh -c for a protocol. As loop.subprocess_shell, on the running loop."""
-    options = checked(
-        (
-            executable,
-            cwd,
-            env,
-            close_fds,
-            pass_fds,
-            start_new_session,
-            process_group,
-            umask,
-            restore_signals,
-            pipesize,
-            spawn_timeout,
-            startupinfo,
-            creationflags,
-            user,
-            group,
-            extra_groups,
-            preexec_fn,
-            shell,
-            text,
-            encoding,
-            errors,
-            universal_newlines,
-            bufsize,
-        ),
-        in_shell=True,
+    # fmt: off
+    asked = (  # tools/signatures.py
+        executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
+        pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups, preexec_fn, shell,
+        text, encoding, errors, universal_newlines, bufsize,
     )
+    # fmt: on
+    options = checked(asked, in_shell=True)
     command = shell_command(cmd, stdin, stdout, stderr, options)
     return await spawn(asyncio.get_running_loop(), protocol_factory, command)
 

@@ -93,22 +93,13 @@ class ProcessGroup:
                 child then.
             SpawnError: The spawn failed. The group goes on without it.
         """
-        options = grouped(
-            (
-                executable,
-                cwd,
-                env,
-                close_fds,
-                pass_fds,
-                start_new_session,
-                process_group,
-                umask,
-                restore_signals,
-                pipesize,
-                spawn_timeout,
-            ),
-            in_shell=False,
+        # fmt: off
+        asked = (  # tools/signatures.py
+            executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask,
+            restore_signals, pipesize, spawn_timeout,
         )
+        # fmt: on
+        options = grouped(asked, in_shell=False)
         return await self._roster.start(Command((program, *args), stdin, stdout, stderr, options), limit)
 
     async def start_shell(
@@ -132,22 +123,13 @@ class ProcessGroup:
         spawn_timeout: SupportsFloat | None = None,
     ) -> Process:
         """Run a command with /bin/sh -c; all that the shell starts ends with the group. As start()."""
-        options = grouped(
-            (
-                executable,
-                cwd,
-                env,
-                close_fds,
-                pass_fds,
-                start_new_session,
-                process_group,
-                umask,
-                restore_signals,
-                pipesize,
-                spawn_timeout,
-            ),
-            in_shell=True,
+        # fmt: off
+        asked = (  # tools/signatures.py
+            executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask,
+            restore_signals, pipesize, spawn_timeout,
         )
+        # fmt: on
+        options = grouped(asked, in_shell=True)
         return await self._roster.start(shell_command(cmd, stdin, stdout, stderr, options), limit)
 
     @overload
@@ -204,22 +186,13 @@ class ProcessGroup:
             RuntimeError: As start().
             Exception: What aiovfork.run() raises.
         """
-        options = grouped(
-            (
-                executable,
-                cwd,
-                env,
-                close_fds,
-                pass_fds,
-                start_new_session,
-                process_group,
-                umask,
-                restore_signals,
-                pipesize,
-                spawn_timeout,
-            ),
-            in_shell=False,
+        # fmt: off
+        asked = (  # tools/signatures.py
+            executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask,
+            restore_signals, pipesize, spawn_timeout,
         )
+        # fmt: on
+        options = grouped(asked, in_shell=False)
         given = (
             timeout,
             check,

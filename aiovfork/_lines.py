@@ -8,12 +8,12 @@ from __future__ import annotations
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterable
-from typing import Any, Final, Literal, SupportsFloat, TypeAlias, TypedDict, Unpack, overload
+from typing import Any, Final, Literal, SupportsFloat, TypeAlias, Unpack, overload
 
 from aiovfork._capture import Input
 from aiovfork._line_reader import Lines
 from aiovfork._members import Tree
-from aiovfork._options import Command, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._options import ChildOptions, Command, Env, Stdio, StrOrBytesPath, grouped
 from aiovfork._splitting import Form, Newlines, OnLong
 from aiovfork._terms import agreed, stdin_of
 
@@ -22,7 +22,7 @@ Stream: TypeAlias = Literal["stdout", "stderr"]
 _MAX_LINE: Final = 2**26
 
 
-class _LinesOptions(TypedDict, total=False):
+class _LinesOptions(ChildOptions, total=False):
     """What lines() takes beside source and encoding: for the overloads, which are about those."""
 
     errors: str
@@ -39,17 +39,6 @@ class _LinesOptions(TypedDict, total=False):
     stdin: Stdio
     stdout: Stdio
     stderr: Stdio
-    executable: StrOrBytesPath | None
-    cwd: StrOrBytesPath | None
-    env: Env | None
-    close_fds: bool
-    pass_fds: Iterable[int]
-    start_new_session: bool
-    process_group: int | None
-    umask: int
-    restore_signals: bool
-    pipesize: int
-    spawn_timeout: SupportsFloat | None
 
 
 @overload
@@ -182,22 +171,13 @@ def lines(  # noqa: D417  # the options of a spawn are described once, at SpawnO
         if source in (name, "both") and value != PIPE:
             raise ValueError(f"source={source!r} reads {name}, which must be PIPE")
     form = Form(encoding, errors, newlines, max_line, on_long)
-    options = grouped(
-        (
-            executable,
-            cwd,
-            env,
-            close_fds,
-            pass_fds,
-            start_new_session,
-            process_group,
-            umask,
-            restore_signals,
-            pipesize,
-            spawn_timeout,
-        ),
-        in_shell=False,
+    # fmt: off
+    asked = (  # tools/signatures.py
+        executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
+        pipesize, spawn_timeout,
     )
+    # fmt: on
+    options = grouped(asked, in_shell=False)
     terms = agreed(
         (
             timeout,

@@ -68,34 +68,14 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         bufsize: Literal[0] = 0,
     ) -> tuple[SubprocessTransport, _ProtocolT]:
         """Start a program for a protocol; see aiovfork.subprocess_exec."""
-        options = checked(
-            (
-                executable,
-                cwd,
-                env,
-                close_fds,
-                pass_fds,
-                start_new_session,
-                process_group,
-                umask,
-                restore_signals,
-                pipesize,
-                spawn_timeout,
-                startupinfo,
-                creationflags,
-                user,
-                group,
-                extra_groups,
-                preexec_fn,
-                shell,
-                text,
-                encoding,
-                errors,
-                universal_newlines,
-                bufsize,
-            ),
-            in_shell=False,
+        # fmt: off
+        asked = (  # tools/signatures.py
+            executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask,
+            restore_signals, pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups,
+            preexec_fn, shell, text, encoding, errors, universal_newlines, bufsize,
         )
+        # fmt: on
+        options = checked(asked, in_shell=False)
         command = Command((program, *args), stdin, stdout, stderr, options)
         return await spawn(self, protocol_factory, command)
 
@@ -132,34 +112,14 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         bufsize: Literal[0] = 0,
     ) -> tuple[SubprocessTransport, _ProtocolT]:
         """Run a command with /bin/sh -c for a protocol; see aiovfork.subprocess_shell."""
-        options = checked(
-            (
-                executable,
-                cwd,
-                env,
-                close_fds,
-                pass_fds,
-                start_new_session,
-                process_group,
-                umask,
-                restore_signals,
-                pipesize,
-                spawn_timeout,
-                startupinfo,
-                creationflags,
-                user,
-                group,
-                extra_groups,
-                preexec_fn,
-                shell,
-                text,
-                encoding,
-                errors,
-                universal_newlines,
-                bufsize,
-            ),
-            in_shell=True,
+        # fmt: off
+        asked = (  # tools/signatures.py
+            executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask,
+            restore_signals, pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups,
+            preexec_fn, shell, text, encoding, errors, universal_newlines, bufsize,
         )
+        # fmt: on
+        options = checked(asked, in_shell=True)
         command = shell_command(cmd, stdin, stdout, stderr, options)
         return await spawn(self, protocol_factory, command)
 

@@ -158,6 +158,12 @@ def run_many(  # noqa: D417  # the options are described once, at RunOptions and
         raise ValueError(f"limit must be positive, not {limit!r}")
     if isinstance(commands, (str, bytes, Mapping)) or not isinstance(commands, (AsyncIterable, Iterable)):
         raise TypeError(f"commands must be an iterable of commands, not {type(commands).__name__}")
+    # fmt: off
+    asked = (  # tools/signatures.py
+        executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
+        pipesize, spawn_timeout,
+    )
+    # fmt: on
     common: dict[str, Any] = {
         "input": input,
         "timeout": timeout,
@@ -174,19 +180,9 @@ def run_many(  # noqa: D417  # the options are described once, at RunOptions and
         "tree": tree,
         "on_cancel": on_cancel,
         "drain_timeout": drain_timeout,
-        "executable": executable,
-        "cwd": cwd,
-        "env": env,
-        "close_fds": close_fds,
-        "pass_fds": pass_fds,
-        "start_new_session": start_new_session,
-        "process_group": process_group,
-        "umask": umask,
-        "restore_signals": restore_signals,
-        "pipesize": pipesize,
-        "spawn_timeout": spawn_timeout,
+        **dict(zip(CHILD_OPTIONS, asked, strict=True)),
     }
-    spawn = grouped(tuple(common[name] for name in CHILD_OPTIONS), in_shell=False)
+    spawn = grouped(asked, in_shell=False)
     stdin_of(stdin, input, agreed(tuple(common[name] for name in TERMS), spawn))
     return _Many(operator.index(limit), ordered, common).results(commands, return_exceptions)
 

@@ -1,7 +1,7 @@
 """What was asked for: the command, and its keywords with their types, defaults, and what is refused.
 
-Layer: below the plan. Thread: any. A new keyword is added here, to the functions that take it (a test says
-which), and as a step in _plan.py and in csrc.
+Layer: below the plan. Thread: any. A new keyword is a row in Options, and in the tables of steps in _plan.py
+and csrc; `python -m tools.signatures` writes it into every function that takes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,28 @@ Env: TypeAlias = Mapping[str, StrOrBytesPath] | Mapping[bytes, StrOrBytesPath]
 Stdio: TypeAlias = int | IO[Any] | None
 
 
-class SpawnOptions(TypedDict, total=False):
+class StageOptions(TypedDict, total=False):
+    """What pipeline() takes of SpawnOptions, for each of its programs."""
+
+    cwd: StrOrBytesPath | None
+    env: Env | None
+    close_fds: bool
+    pass_fds: Iterable[int]
+    process_group: int | None
+    umask: int
+    restore_signals: bool
+    pipesize: int
+    spawn_timeout: SupportsFloat | None
+
+
+class ChildOptions(StageOptions, total=False):
+    """What run(), lines() and the like take of SpawnOptions: all but what is refused."""
+
+    executable: StrOrBytesPath | None
+    start_new_session: bool
+
+
+class SpawnOptions(ChildOptions, total=False):
     """The keywords of every function that starts a child, but for stdin, stdout, stderr and limit.
 
     Attributes:
@@ -48,17 +69,6 @@ class SpawnOptions(TypedDict, total=False):
         bufsize: Refused unless 0, as in asyncio.
     """
 
-    executable: StrOrBytesPath | None
-    cwd: StrOrBytesPath | None
-    env: Env | None
-    close_fds: bool
-    pass_fds: Iterable[int]
-    start_new_session: bool
-    process_group: int | None
-    umask: int
-    restore_signals: bool
-    pipesize: int
-    spawn_timeout: SupportsFloat | None
     startupinfo: None
     creationflags: int
     user: None
@@ -74,7 +84,10 @@ class SpawnOptions(TypedDict, total=False):
 
 
 class Options(NamedTuple):
-    """The keywords of one spawn: those of SpawnOptions, with their defaults."""
+    """The keywords of one spawn: those of SpawnOptions, with their defaults.
+
+    tools/signatures.py writes these rows into every signature, TypedDict and tuple that repeats them.
+    """
 
     executable: StrOrBytesPath | None = None
     cwd: StrOrBytesPath | None = None

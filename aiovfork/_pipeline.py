@@ -8,16 +8,16 @@ from __future__ import annotations
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, SupportsFloat, TypedDict, Unpack, overload
+from typing import Any, Literal, SupportsFloat, Unpack, overload
 
 from aiovfork._capture import Input
-from aiovfork._options import Command, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._options import Command, Env, StageOptions, Stdio, StrOrBytesPath, grouped
 from aiovfork._pipeline_outcome import PipelineResult
 from aiovfork._pipelining import complete
 from aiovfork._terms import OnLimit, agreed, stdin_of
 
 
-class _PipelineOptions(TypedDict, total=False):
+class _PipelineOptions(StageOptions, total=False):
     """What pipeline() takes beside encoding: for the overloads, which are about that."""
 
     input: Input | str | None
@@ -35,15 +35,6 @@ class _PipelineOptions(TypedDict, total=False):
     tree: Literal["group"] | None
     on_cancel: Literal["stop", "kill"]
     drain_timeout: SupportsFloat | None
-    cwd: StrOrBytesPath | None
-    env: Env | None
-    close_fds: bool
-    pass_fds: Iterable[int]
-    process_group: int | None
-    umask: int
-    restore_signals: bool
-    pipesize: int
-    spawn_timeout: SupportsFloat | None
 
 
 @overload
@@ -145,22 +136,13 @@ async def pipeline(  # noqa: D417  # the options of a spawn are described once, 
         raise ValueError(f"tree must be 'group' or None, not {tree!r}")
     if on_cancel not in ("stop", "kill"):
         raise ValueError(f"on_cancel must be 'stop' or 'kill', not {on_cancel!r}")
-    options = grouped(
-        (
-            None,
-            cwd,
-            env,
-            close_fds,
-            pass_fds,
-            False,
-            process_group,
-            umask,
-            restore_signals,
-            pipesize,
-            spawn_timeout,
-        ),
-        in_shell=False,
+    # fmt: off
+    asked = (  # tools/signatures.py
+        None, cwd, env, close_fds, pass_fds, False, process_group, umask, restore_signals, pipesize,
+        spawn_timeout,
     )
+    # fmt: on
+    options = grouped(asked, in_shell=False)
     terms = agreed(
         (
             timeout,

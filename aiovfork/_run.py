@@ -109,22 +109,13 @@ async def run(  # noqa: D417  # the options are described once, at RunOptions an
     what is known. A second cancellation kills at once. With on_cancel="detach" the child goes on, even if the
     loop is closed; its stdin is closed, and what it writes is thrown away.
     """
-    options = grouped(
-        (
-            executable,
-            cwd,
-            env,
-            close_fds,
-            pass_fds,
-            start_new_session,
-            process_group,
-            umask,
-            restore_signals,
-            pipesize,
-            spawn_timeout,
-        ),
-        in_shell=False,
+    # fmt: off
+    asked = (  # tools/signatures.py
+        executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
+        pipesize, spawn_timeout,
     )
+    # fmt: on
+    options = grouped(asked, in_shell=False)
     terms = agreed(
         (
             timeout,
@@ -201,22 +192,13 @@ async def run_shell(
     The caller is responsible for quoting (shlex.quote). The rest is as with run(): the whole group is ended,
     so no part of a pipeline outlives the shell. A command that the shell cannot find is return code 127.
     """
-    options = grouped(
-        (
-            executable,
-            cwd,
-            env,
-            close_fds,
-            pass_fds,
-            start_new_session,
-            process_group,
-            umask,
-            restore_signals,
-            pipesize,
-            spawn_timeout,
-        ),
-        in_shell=True,
+    # fmt: off
+    asked = (  # tools/signatures.py
+        executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
+        pipesize, spawn_timeout,
     )
+    # fmt: on
+    options = grouped(asked, in_shell=True)
     terms = agreed(
         (
             timeout,

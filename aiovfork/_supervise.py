@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, NamedTuple, Self, SupportsFloat, TypeAli
 
 from aiovfork._api import LIMIT
 from aiovfork._group import ProcessGroup
-from aiovfork._options import Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._options import CHILD_OPTIONS, Env, Stdio, StrOrBytesPath, grouped
 from aiovfork._outlasting import outlast
 from aiovfork._process import Process
 from aiovfork._tree import Teardown, check_teardown
@@ -314,20 +314,14 @@ def supervise(  # noqa: D417  # the options are described once, at SpawnOptions
         ValueError: A wrong value of an argument.
         TypeError: An argument of a wrong type.
     """
-    options: dict[str, Any] = {
-        "executable": executable,
-        "cwd": cwd,
-        "env": env,
-        "close_fds": close_fds,
-        "pass_fds": pass_fds,
-        "start_new_session": start_new_session,
-        "process_group": process_group,
-        "umask": umask,
-        "restore_signals": restore_signals,
-        "pipesize": pipesize,
-        "spawn_timeout": spawn_timeout,
-    }
-    grouped(tuple(options.values()), in_shell=False)  # wrong ones are refused here, not in each run
+    # fmt: off
+    asked = (  # tools/signatures.py
+        executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
+        pipesize, spawn_timeout,
+    )
+    # fmt: on
+    grouped(asked, in_shell=False)  # wrong ones are refused here, not in each run
+    options: dict[str, Any] = dict(zip(CHILD_OPTIONS, asked, strict=True))
     if restart not in get_args(Restart):
         raise ValueError(f"restart must be 'always', 'on-failure' or 'never', not {restart!r}")
     first, longest, factor = map(float, backoff)

@@ -8,12 +8,11 @@ from __future__ import annotations
 import operator
 import signal as signals
 import subprocess
-from collections.abc import Iterable
-from typing import Any, Final, Literal, NamedTuple, SupportsFloat, TypedDict, cast, get_args
+from typing import Any, Final, Literal, NamedTuple, SupportsFloat, cast, get_args
 
 from aiovfork._capture import Input, immutable
 from aiovfork._members import Tree
-from aiovfork._options import Env, Options, Stdio, StrOrBytesPath, seconds
+from aiovfork._options import ChildOptions, Options, Stdio, seconds
 from aiovfork._text import check_codec
 from aiovfork._tree import Teardown, check_tree
 
@@ -21,7 +20,7 @@ OnLimit = Literal["raise", "truncate"]
 OnCancel = Literal["stop", "kill", "detach"]
 
 
-class MemberOptions(TypedDict, total=False):
+class MemberOptions(ChildOptions, total=False):
     """OutputOptions but for what a ProcessGroup says for all."""
 
     input: Input | str | None
@@ -34,17 +33,6 @@ class MemberOptions(TypedDict, total=False):
     max_output: int | None
     on_limit: OnLimit
     drain_timeout: SupportsFloat | None
-    executable: StrOrBytesPath | None
-    cwd: StrOrBytesPath | None
-    env: Env | None
-    close_fds: bool
-    pass_fds: Iterable[int]
-    start_new_session: bool
-    process_group: int | None
-    umask: int
-    restore_signals: bool
-    pipesize: int
-    spawn_timeout: SupportsFloat | None
 
 
 class OutputOptions(MemberOptions, total=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 import typing
@@ -16,6 +17,7 @@ import pytest
 import aiovfork
 from aiovfork import _options, _plan, _terms
 from tools import options as page_of_options
+from tools import signatures
 
 ROOT = pathlib.Path(__file__).parents[2]
 FUNCTIONS: list[Callable[..., Any]] = [
@@ -65,6 +67,23 @@ def test_every_function_has_the_options(function: Callable[..., Any]) -> None:
     assert {name: hints[name] for name in options} == declared
     defaults = {**_options.Options._field_defaults, "shell": function.__name__.endswith("shell")}
     assert {name: parameter.default for name, parameter in options.items()} == defaults
+
+
+def test_what_repeats_the_options_is_up_to_date() -> None:
+    """Every signature, TypedDict and tuple says what Options says; a new row there reaches each of them."""
+    options = signatures.described(signatures.DESCRIPTION.read_text())
+    rows = options.copy()
+    rows.insert(1, signatures.Option("gloves", "int", "2"))
+    for name, found in signatures.places(options).items():
+        source = (signatures.PACKAGE / name).read_text()
+        assert signatures.filled_in(source, options, found) == source, "run: python -m tools.signatures"
+    for name, found in signatures.places(rows).items():
+        source = signatures.filled_in((signatures.PACKAGE / name).read_text(), rows, found)
+        if name != "_options.py":
+            assert source.count("    gloves: int = 2,") == len(found)
+            assert len(re.findall(r"^ +\w+, gloves, |^ +None, gloves, ", source, re.MULTILINE)) == len(found)
+        else:
+            assert source.count("    gloves: int\n") == 1
 
 
 def test_every_option_of_asyncio_is_one_of_ours() -> None:
