@@ -223,8 +223,8 @@ async def stop(child: Stoppable, teardown: Teardown) -> None:
     except asyncio.CancelledError:
         await _kill_through(members)
         raise
-    except GeneratorExit:  # the task was destroyed: no loop is there to wait in
-        members.kill_now()
+    except BaseException:  # the task was destroyed, or somebody pressed ^C: there is no loop to wait in
+        members.kill_now()  # before the release: nobody finds the group by its ticket after that
         raise
     finally:
         if child.exited:
