@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 import struct
+import sys
 from typing import Final, Literal
 
 try:
@@ -65,6 +67,7 @@ _EVENT_FIELDS: Final = {
     "queue_ns": "q",
     "clone_ns": "q",
     "exec_ns": "q",
+    "notes": "64s",
 }
 #: avf_event up to the rusage.
 EVENT: Final = _struct("avf_event", _EVENT_FIELDS)
@@ -82,6 +85,7 @@ PLAN: Final = _struct(
         "stdio": "3i",
         "step_count": "I",
         "fd_count": "I",
+        "held_count": "I",
         "path_offset": "I",
         "path_count": "I",
         "argv_offset": "I",
@@ -89,9 +93,17 @@ PLAN: Final = _struct(
         "envp_offset": "I",
         "envp_count": "I",
         "cgroup_fd": "i",
+        "reserved": "I",
     },
 )
-PLAN_STEP: Final = _struct("avf_plan_step", {"step": "I", "reserved": "I", "value": "q"})
+PLAN_STEP: Final = _struct("avf_plan_step", {"step": "I", "detail": "H", "flags": "H", "value": "q"})
+
+# RLIMIT_OFILE is an old name of RLIMIT_NOFILE.
+_RLIMITS: Final = {
+    number: name
+    for name, number in vars(resource).items()
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
 
 _Engine = Literal["clone3", "clone"]
 _Report = Literal["memory", "pipe"]
@@ -113,6 +125,7 @@ class Facts:
     pidfd_signal_group: int
     kcmp: int
     pidfd_info_exit: int
+    launcher: int
     probe_child: int
     memory_shared: int
     parent_suspended: int
@@ -127,9 +140,12 @@ def probe() -> Facts:
 
 
 def step_name(step: int) -> str:
-    """Return the name of an avf_step."""
+    """Return the name of an avf_step; with the detail of a failure, as in "rlimit RLIMIT_NOFILE"."""
     name: bytes = ffi.string(lib.avf_step_name(step))
-    return name.decode("ascii")
+    if step & lib.AVF_STEP_MASK != lib.AVF_STEP_RLIMIT:
+        return name.decode("ascii")
+    number = step >> lib.AVF_STEP_DETAIL_SHIFT
+    return f"{name.decode('ascii')} {_RLIMITS.get(number, number)}"
 
 
 def park_workers(enabled: bool) -> bool:
@@ -156,6 +172,10 @@ def force(engine: _Engine | None = None, report: _Report | None = None, group: _
     lib.avf_force(engines[engine], reports[report])
     lib.avf_force_group(groups[group])
 
+
+_LAUNCHER: Final = os.path.join(os.path.dirname(str(sys.modules["aiovfork._core"].__file__)), "_launcher")
+if lib.avf_set_launcher(os.fsencode(_LAUNCHER)) < 0:
+    raise ImportError(f"the path is too long: {_LAUNCHER}")
 
 force(
     os.environ.get("AIOVFORK_ENGINE") or None,  # type: ignore[arg-type]  # a wrong word is a KeyError

@@ -167,6 +167,7 @@ def spawn_error(request: Request, error: int, step: int, status: int = 0) -> Spa
         status: With error 0: how the child died, a signal number or an exit code << 8.
     """
     program, name, number = request.program, step_name(step), -error
+    kind = step & lib.AVF_STEP_MASK
     if step == lib.AVF_STEP_NONE:  # cancelled
         return spawn_failure(step, f"the spawn of {program!r} was given up", number, os.strerror(number))
     note = f"spawn of {program!r} failed at step {name!r}: {_explained(step, number)}"
@@ -179,11 +180,11 @@ def spawn_error(request: Request, error: int, step: int, status: int = 0) -> Spa
         message = f"child {how} before it ran {program!r}"
         return spawn_failure(step, note, errno.ECHILD, message)
     named = {lib.AVF_STEP_EXEC: (program,), lib.AVF_STEP_CHDIR: (request.cwd,)}
-    return spawn_failure(step, note, number, os.strerror(number), *named.get(step, ()))
+    return spawn_failure(step, note, number, os.strerror(number), *named.get(kind, ()))
 
 
 def _explained(step: int, number: int) -> str:
-    action, reasons = _EXPLAINED.get(step) or (step_name(step), {})
+    action, reasons = _EXPLAINED.get(step & lib.AVF_STEP_MASK) or (step_name(step), {})
     reason = reasons.get(number, reasons.get(None))
     return action if reason is None else f"{action} ({reason})"
 

@@ -9,28 +9,42 @@ import collections
 import operator
 import os
 import resource
-from collections.abc import Callable
+import struct
+import types
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from aiovfork._binding import RUSAGE, lib
+from aiovfork._binding import RUSAGE, lib, step_name
 
 NO_ENDS: Final = (-1, -1, -1)
+#: Of a child in which every step of best_effort= was applied.
+NO_NOTES: Final = bytes(4 * lib.AVF_NOTES)
+_ALL_APPLIED: Final[Mapping[str, int]] = types.MappingProxyType({})
 
 _UNKNOWN: Final[int] = lib.AVF_STATUS_UNKNOWN
 _NOT_OURS: Final[int] = lib.AVF_STATUS_RECOVERED | _UNKNOWN
 _GROUP_LIVES: Final[int] = lib.AVF_GROUP_LIVES
 
 
+def _not_applied(notes: bytes) -> Mapping[str, int]:
+    """Return what avf_event.notes say: steps and errnos."""
+    numbers = [note for (note,) in struct.iter_unpack("=i", notes) if note]
+    shift = lib.AVF_NOTE_ERRNO_SHIFT
+    return {step_name(note & (1 << shift) - 1): note >> shift for note in numbers}
+
+
 class SpawnInfo(NamedTuple):
     """How a child was started.
 
     Attributes:
-        engine: The call that created it: "clone3", or libc's "clone".
+        engine: The call that created it: "clone3", or libc's "clone"; "launcher" if the child went on in a
+            program of its own before exec, as user=, group=, extra_groups= and capabilities= need it.
         report: How its failure would have been told: by "memory" shared in vfork, or through a "pipe".
         fds_unshared: Whether the descriptor table was unshared in the child instead of copied by clone.
         queue_us: Microseconds from the call to the start by a worker thread.
         clone_us: Microseconds from there to the child's first instruction.
         exec_us: Microseconds from there to exec.
+        not_applied: The steps of best_effort= that failed, with the errno of each.
     """
 
     engine: str
@@ -39,6 +53,7 @@ class SpawnInfo(NamedTuple):
     queue_us: float
     clone_us: float
     exec_us: float
+    not_applied: Mapping[str, int] = _ALL_APPLIED
 
 
 class Spawned(NamedTuple):
@@ -52,16 +67,19 @@ class Spawned(NamedTuple):
     queue_ns: int
     clone_ns: int
     exec_ns: int
+    notes: bytes = NO_NOTES
 
     def info(self) -> SpawnInfo:
         """Return how the child was started."""
+        engine = "clone3" if self.flags & lib.AVF_ENGINE_CLONE3 else "clone"
         return SpawnInfo(
-            "clone3" if self.flags & lib.AVF_ENGINE_CLONE3 else "clone",
+            "launcher" if self.flags & lib.AVF_LAUNCHER else engine,
             "pipe" if self.flags & lib.AVF_REPORT_PIPE else "memory",
             bool(self.flags & lib.AVF_FDS_UNSHARED),
             self.queue_ns / 1e3,
             self.clone_ns / 1e3,
             self.exec_ns / 1e3,
+            _ALL_APPLIED if self.notes == NO_NOTES else _not_applied(self.notes),
         )
 
 
@@ -110,6 +128,7 @@ class Captured(NamedTuple):
     clone_ns: int
     exec_ns: int
     exit: Exited
+    notes: bytes = NO_NOTES
 
     @property
     def exited(self) -> Exited | None:
@@ -128,7 +147,7 @@ class Captured(NamedTuple):
 
     def info(self) -> SpawnInfo:
         """Return how the child was started."""
-        return Spawned(self.ticket, self.pid, -1, self.flags, NO_ENDS, *self[4:7]).info()
+        return Spawned(self.ticket, self.pid, -1, self.flags, NO_ENDS, *self[4:7], self.notes).info()
 
 
 def close_all(ends: dict[int, int], *fds: int) -> None:

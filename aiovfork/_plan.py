@@ -73,7 +73,7 @@ def build(command: Command, *, flags: int = 0, cgroup_fd: int = -1) -> Plan:
     if stderr == subprocess.STDOUT and stdout is None:
         stderr = _STDOUT  # given, so that it reaches stderr even if it is not inheritable by itself
     pass_fds = _pass_fds(options)
-    fds = array.array("i", [fd for fd in pass_fds if fd > _STDERR]).tobytes() if pass_fds else b""
+    fds = 2 * array.array("i", [fd for fd in pass_fds if fd > _STDERR]).tobytes() if pass_fds else b""
     close_fds = options.close_fds or bool(pass_fds)
     steps = _steps(options)
 
@@ -90,7 +90,8 @@ def build(command: Command, *, flags: int = 0, cgroup_fd: int = -1) -> Plan:
         _stdio(stdout, 1, pass_fds),
         _stdio(stderr, 2, pass_fds),
         len(steps),
-        len(fds) // 4,
+        len(fds) // 8,
+        0,
         paths_at,
         path_count,
         argv_at,
@@ -98,6 +99,7 @@ def build(command: Command, *, flags: int = 0, cgroup_fd: int = -1) -> Plan:
         envp_at,
         env_count,
         cgroup_fd,
+        0,
     )
     return Plan(b"".join((header, step_block, fds, paths, argv, env_block, step_strings)), command)
 
@@ -190,7 +192,7 @@ def _chosen(values: tuple[Any, ...]) -> tuple[tuple[int, int | bytes], ...]:
 
 
 def _packed(steps: tuple[tuple[int, Any], ...]) -> bytes:
-    return b"".join([PLAN_STEP.pack(step, 0, value) for step, value in steps])
+    return b"".join([PLAN_STEP.pack(step, 0, 0, value) for step, value in steps])
 
 
 # Of most children, packed once: what create_subprocess_exec() does by default, and run().
@@ -217,10 +219,10 @@ def _encoded(steps: tuple[tuple[int, int | bytes], ...], strings_at: int) -> tup
     packed, texts = [], b""
     for step, value in steps:
         if isinstance(value, bytes):
-            packed.append(PLAN_STEP.pack(step, 0, strings_at + len(texts)))
+            packed.append(PLAN_STEP.pack(step, 0, 0, strings_at + len(texts)))
             texts += value
         else:
-            packed.append(PLAN_STEP.pack(step, 0, value))
+            packed.append(PLAN_STEP.pack(step, 0, 0, value))
     return b"".join(packed), texts
 
 

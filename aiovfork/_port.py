@@ -338,13 +338,13 @@ class CompletionPort:
             return 0
         record: Spawned | Exited | Captured | None = None
         if kind == _SPAWNED:
-            stdin, stdout, stderr, *times = ends_and_times
-            record = Spawned(ticket, pid, pidfd, flags, (stdin, stdout, stderr), *times)
+            stdin, stdout, stderr, *others = ends_and_times
+            record = Spawned(ticket, pid, pidfd, flags, (stdin, stdout, stderr), *others)
         elif kind in _METHODS:
             record = Exited(status, flags, bytes(self._view[at + EVENT.size : at + EVENT_SIZE]))
             if kind == _CAPTURED:
-                queue_ns, clone_ns, exec_ns = ends_and_times[3:]
-                record = Captured(ticket, pid, error, flags, queue_ns, clone_ns, exec_ns, record)
+                queue_ns, clone_ns, exec_ns, notes = ends_and_times[3:]
+                record = Captured(ticket, pid, error, flags, queue_ns, clone_ns, exec_ns, record, notes)
         # First, for the sink may leave before the record comes again.
         if self._observed:
             self._observe(ticket, record, error, step)

@@ -19,6 +19,7 @@
 
 #include "engine.h"
 #include "group.h"
+#include "launch.h"
 #include "plan.h"
 #include "probe.h"
 #include "reap.h"
@@ -45,7 +46,7 @@ void avf_attempt_fail(struct avf_attempt *o, int32_t step, int32_t error)
 /* THREAD worker. The child's descriptors come from a copy of the table, which clone makes. */
 static void attempt_copy_table(const struct avf_request *r, struct avf_child *child)
 {
-    memcpy(child->flat.stream_source, r->source, sizeof child->flat.stream_source);
+    memcpy(child->stream_source, r->source, sizeof child->stream_source);
     child->unshare_from = 0;
 }
 
@@ -61,7 +62,7 @@ static void attempt_prefer_unshare(const struct avf_request *r, struct avf_child
                            same_as);
     for (int i = 0; i < 3; i++)
         highest = source[i] > highest ? source[i] : highest;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < avf_plan_given_count(r->plan); i++)
         highest = r->source[3 + i] > highest ? r->source[3 + i] : highest;
     if (highest >= ATTEMPT_UNSHARE_BELOW)
         return;
@@ -69,9 +70,8 @@ static void attempt_prefer_unshare(const struct avf_request *r, struct avf_child
     if (count &&
         (getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)avf_plan_fds(r->plan)[count - 1] >= limit.rlim_cur))
         return;
-    memcpy(child->flat.stream_source, source, sizeof source);
+    memcpy(child->stream_source, source, sizeof source);
     memcpy(child->same_as, same_as, sizeof same_as);
-    child->parent_pid = getpid();
     child->unshare_from = (uint32_t)highest + 1;
 }
 
@@ -102,35 +102,79 @@ static void attempt_close_report_pipe(struct avf_request *r, int end)
     avf_gate_leave();
 }
 
-/* THREAD worker. Waits for the report. A process that forked without exec, and without our handler, may hold the
- * write end for long: so the pidfd is watched too, and now and then the kernel is asked, where
+/* THREAD worker. Reads what the launcher has written, if it has; RETURNS 0 at the end of the pipe. */
+static int attempt_read_words(const struct avf_request *r, struct avf_word *word)
+{
+    struct avf_word words[32];
+    ssize_t got = read(r->report_pipe[0], words, sizeof words);
+    if (got >= (ssize_t)sizeof *word)
+        *word = words[(size_t)got / sizeof *word - 1];
+    return got > 0 || (got < 0 && errno == EINTR);
+}
+
+/* THREAD worker. Whether the child has run exec, where its pipe does not tell: now and then the kernel is asked, where
  * clone is known to let go only after exec: an emulator may know nothing of exit signals. */
-static void attempt_read_report_pipe(struct avf_request *r, int suspended)
+static int attempt_has_run_exec(const struct avf_request *r, int suspended, const struct avf_word *word)
+{
+    if (r->launch_fds[0] < 0)
+        return suspended && avf_reap_has_run_exec(r->pidfd);
+    return word->step == AVF_STEP_EXEC && word->error == 0 && avf_launch_has_run_exec(r->pid);
+}
+
+/* THREAD worker. Waits for the end of the report's pipe. A process that forked without exec, and without our handler, or
+ * another child that is stuck before it has closed what it must not hold, may hold the write end for long: so the
+ * pidfd is watched too. */
+static void attempt_read_report_pipe(struct avf_request *r, int suspended, struct avf_word *word)
 {
     struct pollfd wanted[2] = {{.fd = r->report_pipe[0], .events = POLLIN},
                                {.fd = r->pidfd, .events = POLLIN}};
     attempt_close_report_pipe(r, 1);
-    while (poll(wanted, 2, ATTEMPT_ASK_AGAIN_MS) <= 0 && !(suspended && avf_reap_has_run_exec(r->pidfd)))
-        ;
+    for (;;) {
+        int ready = poll(wanted, 2, ATTEMPT_ASK_AGAIN_MS);
+        if (ready > 0 && wanted[0].revents) {
+            if (!attempt_read_words(r, word))
+                return;
+        } else if (ready > 0 || attempt_has_run_exec(r, suspended, word)) {
+            return;
+        }
+    }
+}
+
+/* THREAD worker. What the launcher is given; noted before anybody can fork. RETURNS 0 or -errno. */
+static int attempt_prepare_launch(struct avf_request *r, const struct avf_child *child)
+{
+    avf_gate_enter();
+    int launcher = avf_launch_open();
+    int launch = launcher < 0 ? -1 : avf_launch_pack(r->plan, r->sigmask, child->parent_pid);
+    avf_lock();
+    r->launch_fds[0] = launcher < 0 ? -1 : launcher;
+    r->launch_fds[1] = launch < 0 ? -1 : launch;
+    avf_unlock();
+    avf_gate_leave();
+    return launcher < 0 ? launcher : launch < 0 ? launch : 0;
 }
 
 /* THREAD worker. SIGNALS all blocked during the window. One attempt at a child. RETURNS the pid or -errno of
- * clone; the report tells about the rest. */
-static long attempt_clone(struct avf_request *r, struct avf_child *child, int32_t engine, int suspended)
+ * clone; the report, and the launcher's last word, tell about the rest. */
+static long attempt_clone(struct avf_request *r, struct avf_child *child, int32_t engine, int suspended,
+                          struct avf_word *ret_word)
 {
     _Alignas(16) char stack[AVF_CHILD_STACK];
     uint64_t all = ~0ULL, mask, flags = 0;
+    int by_pipe = engine & AVF_REPORT_PIPE || child->launcher_fd >= 0;
 
-    if (engine & AVF_REPORT_PIPE) {
+    *ret_word = (struct avf_word){AVF_STEP_LAUNCHER, 0};
+    if (by_pipe) {
         int error = attempt_open_report_pipe(r);
         if (error < 0)
             return error;
     }
-    child->flat.report_fd = r->report_pipe[1];
+    child->report_fd = r->report_pipe[1];
     child->report->error = 0;
+    child->report->note_count = 0;
     child->report->step = AVF_STEP_CLONE;
-    child->flat.reset_handlers = child->flat.reset_handlers || !(engine & AVF_ENGINE_CLONE3);
-    if (!child->flat.reset_handlers)
+    child->reset_handlers = child->reset_handlers || !(engine & AVF_ENGINE_CLONE3);
+    if (!child->reset_handlers)
         flags |= AVF_CLONE_CLEAR_SIGHAND;
     if (child->unshare_from)
         flags |= AVF_CLONE_FILES;
@@ -139,9 +183,9 @@ static long attempt_clone(struct avf_request *r, struct avf_child *child, int32_
                                 child, r->cgroup_fd, (int32_t *)&r->pidfd);
     sys_sigmask(SIG_SETMASK, &mask, NULL);
     r->pid = (int32_t)pid;
-    if (engine & AVF_REPORT_PIPE) {
+    if (by_pipe) {
         if (pid > 0)
-            attempt_read_report_pipe(r, suspended);
+            attempt_read_report_pipe(r, suspended, ret_word);
         else
             attempt_close_report_pipe(r, 1);
         attempt_close_report_pipe(r, 0);
@@ -185,24 +229,48 @@ static int attempt_is_possible(struct avf_request *r, avf_facts *facts, struct a
     return 0;
 }
 
+/* THREAD worker. A child that runs its program. */
+static int attempt_succeed(struct avf_attempt *o, int32_t pid, const struct avf_report *report)
+{
+    uint32_t notes = (uint32_t)report->note_count < AVF_NOTES ? (uint32_t)report->note_count : AVF_NOTES;
+    memcpy(o->notes, report->notes, notes * sizeof *o->notes);
+    o->kind = AVF_OUTCOME_CHILD;
+    o->error = o->step = o->status = 0; /* of an attempt before this one */
+    o->pid = pid;
+    return AVF_FATE_RAN;
+}
+
+/* THREAD worker. The vfork child has become the launcher, whose words tell how far it came. From exec on its end is the
+ * program's; before, its end, or its error, is a failed spawn. RETURNS an avf_fate. */
+static int attempt_judge_launched(struct avf_request *r, int32_t pid, struct avf_word word,
+                                  struct avf_attempt *o)
+{
+    int32_t cancel = r->seat->report->cancel;
+    if (!cancel && word.error == 0 && word.step == AVF_STEP_EXEC)
+        return attempt_succeed(o, pid, r->seat->report);
+    o->status = avf_group_kill_and_wait(r->plan, r->pidfd, pid);
+    avf_attempt_fail(o, word.step, cancel ? cancel : word.error < 0 ? word.error : 0);
+    return AVF_FATE_DIED;
+}
+
 /* THREAD worker. clone has made a child, which has let us go on. Each field of the report is read once: nobody who
  * could still write to it gets a second chance. RETURNS AVF_FATE_RAN or AVF_FATE_DIED, with the outcome of either. */
-static int attempt_judge(struct avf_request *r, int32_t pid, struct avf_attempt *o)
+static int attempt_judge(struct avf_request *r, int32_t pid, struct avf_word word, struct avf_attempt *o)
 {
     struct avf_report *report = r->seat->report;
     int32_t error = report->error, step = report->step, cancel = report->cancel;
+    if (r->launch_fds[0] >= 0 && error == 0 && (word.step != AVF_STEP_LAUNCHER || word.error))
+        return attempt_judge_launched(r, pid, word, o);
     int fate = avf_reap_fate(r->pidfd, pid, error != 0, step, &o->status);
     if (fate == AVF_FATE_DIED) {
         avf_attempt_fail(o, step, cancel ? cancel : error);
         return fate;
     }
-    if (fate == AVF_FATE_RAN && !cancel) {
-        o->kind = AVF_OUTCOME_CHILD;
-        o->error = o->step = o->status = 0; /* of an attempt before this one */
-        o->pid = pid;
-        return fate;
-    }
-    avf_group_kill_and_wait(r->plan, r->pidfd, pid);
+    if (fate == AVF_FATE_RAN && r->launch_fds[0] >= 0)
+        return attempt_judge_launched(r, pid, word, o);
+    if (fate == AVF_FATE_RAN && !cancel)
+        return attempt_succeed(o, pid, report);
+    (void)avf_group_kill_and_wait(r->plan, r->pidfd, pid);
     avf_attempt_fail(o, fate < 0 ? AVF_STEP_WAIT : step, cancel ? cancel : fate);
     return AVF_FATE_DIED;
 }
@@ -224,21 +292,32 @@ void avf_attempt_run(struct avf_request *r, struct avf_attempt *o)
     if (!facts.memory_shared)
         avf_window_share_with_forks();
     struct avf_child child = {
-        .flat = {.sigmask = r->sigmask,
-                 .libc_signals = avf_libc_signals(),
-                 .reset_handlers = avf_probe_is_lasting(facts.clear_sighand),
-                 .message_fd = r->files.message_fd,
-                 .message_count = r->files.message_count},
         .plan = r->plan,
         .argv = r->argv,
         .envp = r->envp,
-        .fd_source = r->source + 3,
-        .scratch = r->scratch,
+        .listen_pid = r->listen_pid,
         .report = r->seat->report,
+        .sigmask = r->sigmask,
+        .parent_pid = getpid(),
+        .libc_signals = avf_libc_signals(),
+        .reset_handlers = avf_probe_is_lasting(facts.clear_sighand),
+        .message_fd = r->files.message_fd,
+        .message_count = r->files.message_count,
+        .source = r->source + 3,
+        .scratch = r->scratch,
     };
     avf_plan_split(r->plan, r->plan->argv_offset, r->plan->argv_count, r->argv);
     avf_plan_split(r->plan, r->plan->envp_offset, r->plan->envp_count, r->envp);
+    if (r->listen_pid)
+        r->envp[r->plan->envp_count - 1] = r->listen_pid;
     int error = avf_streams_make_pipes(r->plan, &r->pipes, &step);
+    if (error == 0 && avf_plan_needs_launcher(r->plan)) {
+        step = AVF_STEP_LAUNCHER;
+        error = attempt_prepare_launch(r, &child);
+        forgo = FORGO_UNSHARE;
+    }
+    child.launcher_fd = r->launch_fds[0];
+    child.launch_fd = r->launch_fds[1];
     if (error < 0) {
         avf_attempt_fail(o, step, error);
         return;
@@ -251,10 +330,12 @@ void avf_attempt_run(struct avf_request *r, struct avf_attempt *o)
         attempt_copy_table(r, &child);
         if (!(forgo & FORGO_UNSHARE))
             attempt_prefer_unshare(r, &child, forgo);
-        long pid = attempt_clone(r, &child, engine, facts.memory_shared && facts.parent_suspended);
-        o->flags = engine | (child.unshare_from ? AVF_FDS_UNSHARED : 0);
+        struct avf_word word;
+        long pid = attempt_clone(r, &child, engine, facts.memory_shared && facts.parent_suspended, &word);
+        o->flags = engine | (child.unshare_from ? AVF_FDS_UNSHARED : 0) |
+                   (child.launcher_fd >= 0 ? AVF_LAUNCHER : 0);
         o->resumed_ns = avf_now();
-        if (pid > 0 && attempt_judge(r, (int32_t)pid, o) == AVF_FATE_RAN)
+        if (pid > 0 && attempt_judge(r, (int32_t)pid, word, o) == AVF_FATE_RAN)
             return;
         avf_attempt_forget_child(r, pid);
         if (pid < 0 && engine & AVF_ENGINE_CLONE3 && avf_engine_refused(pid) && r->cgroup_fd < 0) {

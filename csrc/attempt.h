@@ -10,6 +10,7 @@ struct avf_attempt {
     int32_t error, step, status; /* of a failure */
     int32_t pid;                 /* of a child */
     int32_t flags;
+    int32_t notes[AVF_NOTES];
     int64_t started_ns, resumed_ns;
 };
 

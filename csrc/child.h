@@ -13,7 +13,30 @@ struct avf_report {
     _Atomic int32_t cancel; /* -errno, set by whoever no longer wants the child, before it reads started_ns */
     _Atomic int32_t seen;   /* the probe's mark */
     _Atomic int64_t started_ns; /* the child's first instruction, CLOCK_MONOTONIC: clone has succeeded */
+    int32_t note_count;         /* of the notes, in the form that avf_event has */
+    int32_t notes[AVF_NOTES];
 };
+
+/* What the launcher writes into the report's pipe: where it is, and at last -errno or nothing. */
+struct avf_word {
+    int32_t step; /* as report.step */
+    int32_t error;
+};
+
+/* What the memfd of a launched child begins with; the plan follows. */
+struct avf_launch {
+    uint64_t magic;
+    uint64_t sigmask;
+    int32_t parent_pid;
+    uint32_t plan_size;
+};
+#define AVF_LAUNCH_MAGIC 0x314b524f46564f41ULL /* "AOVFORK1" in memory */
+
+/* argv[0] of the launcher, and its name while it has not run exec. */
+#define AVF_LAUNCHER_NAME "aiovfork-launch"
+
+/* Room for "LISTEN_PID=" and a number. */
+enum { AVF_LISTEN_PID = 32 };
 
 /* Where a number that the child is to have comes from: a descriptor >= 0, or one of these. */
 enum {
@@ -25,35 +48,36 @@ enum {
 /* The most files that one message carries (SCM_MAX_FD, unix(7)). */
 enum { AVF_MESSAGE_FILES = 253 };
 
-/* Flat: nothing here is a pointer, so it could travel beside the plan into another address space. */
-struct avf_child_flat {
-    uint64_t sigmask;       /* the caller's */
-    uint64_t libc_signals;  /* signals that libc keeps for itself: the child never ignores them */
-    int32_t reset_handlers; /* the kernel did not (no CLONE_CLEAR_SIGHAND) */
-    int32_t report_fd;      /* CLOEXEC, only closed by exec or exit; -1 in memory mode */
-    int32_t message_fd;     /* a socket that holds a message of files; -1 if there is none */
-    uint32_t message_count; /* files in it */
-    int32_t stream_source[3];
-};
-
-/* Built by the worker. The child takes a copy and changes nothing in it. */
+/* Built by the worker, or by the launcher. The child takes a copy and changes nothing in it. */
 struct avf_child {
-    struct avf_child_flat flat;
-    /* only in a child that shares its parent's memory */
     const avf_plan *plan;
-    const char *const *argv;  /* NULL-terminated */
-    const char *const *envp;  /* NULL-terminated */
-    const int32_t *fd_source; /* of each of the plan's pass_fds */
-    int32_t *scratch;         /* 3 + fd_count + message_count numbers; nobody but the child ever reads them */
+    const char *const *argv; /* NULL-terminated */
+    const char *const *envp; /* NULL-terminated */
+    char *listen_pid; /* a string of envp with room for AVF_LISTEN_PID bytes, to be completed; or NULL */
     struct avf_report *report;
+    uint64_t sigmask;    /* the caller's */
+    int32_t parent_pid;  /* the process that this is a child of */
+    int32_t report_fd;   /* CLOEXEC, closed by exec or exit; -1 in memory mode */
+    int32_t is_launched; /* it runs in the launcher, and says by words to report_fd where it is */
+    /* unused in the launcher: */
+    uint64_t libc_signals;          /* signals that libc keeps for itself: the child never ignores them */
+    int32_t reset_handlers;         /* the kernel did not (no CLONE_CLEAR_SIGHAND) */
+    int32_t message_fd;             /* a socket that holds a message of files; -1 if there is none */
+    uint32_t message_count;         /* files in it */
+    int32_t launcher_fd, launch_fd; /* the launcher, and the memfd that it reads; or -1 */
+    int32_t stream_source[3];
+    const int32_t *source; /* of each of the plan's numbers, then of what it holds */
+    int32_t *scratch;      /* 3 + sources + message_count numbers; nobody but the child ever reads them */
     int32_t same_as[3];    /* with unshare_from: the parent's duplicate that stdio i must equal, or -1 */
-    int32_t parent_pid;    /* for that */
     uint32_t unshare_from; /* > 0: the table is shared (CLONE_FILES); unshare and drop from here */
 };
 
 /* THREAD child. SIGNALS all blocked. Runs the plan and execs; on failure fills the report and exits.
  * arg is a const struct avf_child. */
 __attribute__((noreturn)) void avf_child_run(void *arg);
+
+/* THREAD child. SIGNALS all blocked. What is left of the plan in an address space of the child's own. */
+__attribute__((noreturn)) void avf_child_go_on(const struct avf_child *c);
 
 /* The probe's child, which finds out what vfork means here. */
 struct avf_probe_child {

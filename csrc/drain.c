@@ -94,6 +94,7 @@ static void drain_deliver(struct avf_slot *slot, avf_event *event)
         .exec_ns = slot->exec_ns,
     };
     memcpy(event->parent_end, slot->parent_end, sizeof event->parent_end);
+    memcpy(event->notes, slot->notes, sizeof event->notes);
     avf_capturing_record(slot, event);
     if (event->kind == AVF_SPAWNED)
         avf_slot_count_spawned(slot);

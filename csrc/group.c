@@ -38,11 +38,11 @@ void avf_group_describe(struct avf_slot *slot, const avf_plan *plan)
 }
 
 /* THREAD worker. */
-void avf_group_kill_and_wait(const avf_plan *plan, int pidfd, int32_t pid)
+int32_t avf_group_kill_and_wait(const avf_plan *plan, int pidfd, int32_t pid)
 {
     if (group_is_led(plan))
         (void)avf_signal_group(pidfd, pid, SIGKILL);
-    avf_kill_and_wait(pidfd, pid);
+    return avf_kill_and_wait(pidfd, pid);
 }
 
 /* THREAD any. Members with other credentials are members, and zombies are: those wait for their parents. */

@@ -9,7 +9,7 @@
 void avf_group_describe(struct avf_slot *slot, const avf_plan *plan);
 
 /* THREAD worker. As avf_kill_and_wait, and the group with it: nobody has ever heard of this child. */
-void avf_group_kill_and_wait(const avf_plan *plan, int pidfd, int32_t pid);
+int32_t avf_group_kill_and_wait(const avf_plan *plan, int pidfd, int32_t pid);
 
 /* THREAD any, not under the lock; the slot says reaped_now. As avf_reap. If the flags of ret_exit have AVF_GROUP_LIVES,
  * the child may be unreaped: the slot is then for AVF_SLOT_HELD, or for avf_group_let_go. */

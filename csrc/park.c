@@ -7,16 +7,24 @@
  * What it costs: a thread. The process is multi-threaded then: os.fork() warns (Python 3.12),
  *     unshare(CLONE_NEWUSER) is EINVAL, the children stand in /proc/self/task/WORKER/children. So no more
  *     than AVF_PARKED workers stay, a worker stays no longer than its children, and avf_park(0) switches it off.
- * Where: the worker waits; whoever sees a child end tells it.
- * Invariants: a place is a static record, so no worker allocates. The number of a place holds its
- *     generation: children that outlive their worker's stay name a place that is over, and nothing happens. */
+ * Where: the worker waits; whoever sees a child end tells it. A child whose plan has a parent-death signal binds its
+ *     worker: that one stays whatever the number, and whether parking is on or off.
+ * Invariants: places lie in chunks that are never freed, made on the loop's thread, so no worker allocates; there is
+ *     one for each worker that may bind itself (avf_park_reserve). The number of a place holds its generation: children
+ *     that outlive their worker's stay name a place that is over, and nothing happens. */
 #include "park.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <time.h>
 
+#include "window.h"
+
 enum {
-    AVF_PARKED = 64, /* workers that outlive their spawns for their children's sake */
-    PARK_PLACES = AVF_PARKED + 256,
+    AVF_PARKED =
+        64, /* workers that outlive their spawns for the sake of children that have not asked for it */
+    PARK_CHUNK = 1024,
+    PARK_CHUNKS = 256,
     PARK_FIRST_WAIT_NS = 50 * 1000 *
         1000, /* most children end within it, and then cost their loop no wake-up */
 };
@@ -24,64 +32,97 @@ enum {
 /* guarded by lock */
 struct park_place {
     uint64_t generation;
+    struct park_place *next; /* free */
+    uint32_t index;
     uint32_t living; /* children posted and not yet over */
+    uint32_t bound;  /* of those, with a parent-death signal that their plan asks for */
     uint8_t taken;
     uint8_t asleep; /* the worker waits for `gone` without a time limit */
     pthread_cond_t gone;
 };
 
-static struct park_place places[PARK_PLACES];
-static uint32_t next_place, parked;
-static int disabled, prepared;
+static struct park_place first_places[PARK_CHUNK], *chunks[PARK_CHUNKS] = {first_places};
+static struct park_place *free_places;
+static uint32_t chunk_count, taken, parked;
+static int disabled;
 
 /* THREAD any, under the lock. NULL for a place whose worker has left. */
 static struct park_place *park_find(uint64_t place)
 {
-    struct park_place *found = &places[place % PARK_PLACES];
-    return place && found->taken && found->generation == place / PARK_PLACES ? found : NULL;
+    uint32_t index = (uint32_t)place;
+    if (place == 0 || index / PARK_CHUNK >= chunk_count)
+        return NULL;
+    struct park_place *found = &chunks[index / PARK_CHUNK][index % PARK_CHUNK];
+    return found->taken && (uint32_t)found->generation == place >> 32 ? found : NULL;
 }
 
-/* THREAD worker, under the lock. */
-static void park_prepare(void)
+/* THREAD worker|loop, under the lock. Makes the places of a chunk known, which has memory. */
+static void park_open(void)
 {
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    for (uint32_t i = 0; i < PARK_PLACES; i++)
-        pthread_cond_init(&places[i].gone, &monotonic); /* holds no resource: never destroyed */
+    for (uint32_t i = 0; i < PARK_CHUNK; i++) {
+        struct park_place *place = &chunks[chunk_count][i];
+        place->index = chunk_count * PARK_CHUNK + i;
+        place->taken = 0;
+        place->next = free_places;
+        free_places = place;
+        pthread_cond_init(&place->gone, &monotonic); /* holds no resource: never destroyed */
+    }
     pthread_condattr_destroy(&monotonic);
-    prepared = 1;
+    chunk_count++;
+}
+
+/* THREAD loop. */
+int avf_park_reserve(void)
+{
+    int error = 0;
+    avf_lock();
+    if (chunk_count == 0)
+        park_open();
+    if (taken + AVF_SEATS >= chunk_count * PARK_CHUNK) {
+        if (chunk_count < PARK_CHUNKS && !chunks[chunk_count])
+            chunks[chunk_count] = calloc(PARK_CHUNK, sizeof **chunks);
+        if (chunk_count < PARK_CHUNKS && chunks[chunk_count])
+            park_open();
+        else
+            error = -ENOMEM;
+    }
+    avf_unlock();
+    return error;
 }
 
 /* THREAD worker. */
 uint64_t avf_park_take_place(void)
 {
-    uint64_t taken = 0;
     avf_lock();
-    if (!prepared)
-        park_prepare();
-    for (uint32_t i = 0; i < PARK_PLACES && !taken; i++) {
-        uint32_t index = next_place++ % PARK_PLACES;
-        struct park_place *place = &places[index];
-        if (place->taken)
-            continue;
+    if (chunk_count == 0)
+        park_open();
+    struct park_place *place = free_places;
+    if (place) {
+        free_places = place->next;
         place->taken = 1;
         place->asleep = 0;
-        place->living = 0;
+        place->living = place->bound = 0;
         place->generation++;
-        taken = place->generation * PARK_PLACES + index;
+        taken++;
     }
+    uint64_t number = place ? (uint64_t)(uint32_t)place->generation << 32 | place->index : 0;
     avf_unlock();
-    return taken;
+    return number;
 }
 
 /* THREAD any, under the lock. */
-void avf_park_add_child(uint64_t place, struct avf_slot *slot)
+void avf_park_add_child(uint64_t place, struct avf_slot *slot, int bound)
 {
     struct park_place *found = park_find(place);
     slot->parent = place;
-    if (found)
-        found->living++;
+    slot->bound = (uint8_t)bound;
+    if (!found)
+        return;
+    found->living++;
+    found->bound += slot->bound;
 }
 
 /* THREAD any, under the lock. */
@@ -89,8 +130,17 @@ void avf_park_forget_child(struct avf_slot *slot)
 {
     struct park_place *place = park_find(slot->parent);
     slot->parent = 0;
-    if (place && --place->living == 0 && place->asleep)
+    if (!place)
+        return;
+    place->bound -= slot->bound;
+    if ((--place->living == 0 || (slot->bound && place->bound == 0)) && place->asleep)
         pthread_cond_signal(&place->gone);
+}
+
+/* THREAD worker, under the lock. Nothing but a parent-death signal that a plan asks for counts where parking is off. */
+static int park_stays(const struct park_place *mine, int has_room)
+{
+    return mine->bound || (mine->living && has_room && !disabled);
 }
 
 /* THREAD worker. */
@@ -100,17 +150,23 @@ void avf_park_wait(uint64_t place)
     struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
     avf_lock();
     struct park_place *mine = park_find(place);
-    if (mine && mine->living && !disabled && parked < AVF_PARKED) {
-        parked++;
-        while (mine->living && !disabled && avf_lock_wait(&mine->gone, &until))
+    uint32_t counts = mine && !mine->bound;
+    int has_room = parked < AVF_PARKED;
+    if (mine && park_stays(mine, has_room)) {
+        parked += counts;
+        while (park_stays(mine, has_room) && avf_lock_wait(&mine->gone, &until))
             ;
         mine->asleep = 1;
-        while (mine->living && !disabled)
+        while (park_stays(mine, has_room))
             (void)avf_lock_wait(&mine->gone, NULL);
-        parked--;
+        parked -= counts;
     }
-    if (mine)
+    if (mine) {
         mine->taken = 0;
+        mine->next = free_places;
+        free_places = mine;
+        taken--;
+    }
     avf_unlock();
 }
 
@@ -120,9 +176,8 @@ int32_t avf_park(int32_t enabled)
     avf_lock();
     int32_t before = !disabled;
     disabled = !enabled;
-    if (disabled && prepared)
-        for (uint32_t i = 0; i < PARK_PLACES; i++)
-            pthread_cond_signal(&places[i].gone);
+    for (uint32_t i = 0; disabled && i < chunk_count * PARK_CHUNK; i++)
+        pthread_cond_signal(&chunks[i / PARK_CHUNK][i % PARK_CHUNK].gone);
     avf_unlock();
     return before;
 }
@@ -130,8 +185,6 @@ int32_t avf_park(int32_t enabled)
 /* THREAD any, in the child of a fork. The conditions may have waiters that are not here: made anew. */
 void avf_park_after_fork(void)
 {
-    for (uint32_t i = 0; i < PARK_PLACES; i++)
-        places[i].taken = 0;
-    parked = 0;
-    prepared = 0;
+    chunk_count = taken = parked = 0;
+    free_places = NULL;
 }

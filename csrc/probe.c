@@ -21,6 +21,7 @@
 
 #include "child.h"
 #include "engine.h"
+#include "launch.h"
 #include "reap.h"
 #include "state.h"
 #include "sys.h"
@@ -75,6 +76,7 @@ static void probe_calls(avf_facts *facts)
     facts->close_range = probe_close_range_here();
     facts->pidfd_signal = avf_probe_pidfd_signal();
     facts->pidfd_signal_group = avf_signal_group_by_pidfd();
+    facts->launcher = avf_launch_check();
     int same = sys_kcmp_file(self, self, 0, 0);
     facts->kcmp = same < 0 && same != -EBADF ? same : 0;
 }

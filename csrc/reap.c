@@ -189,7 +189,7 @@ int avf_reap_fate(int pidfd, int32_t pid, int failed, int32_t step, int32_t *ret
     }
     if (failed) { /* the report is the truth; only the zombie is left, to us or to somebody else */
         if (error != -ECHILD)
-            avf_kill_and_wait(pidfd, pid);
+            (void)avf_kill_and_wait(pidfd, pid);
         return AVF_FATE_DIED;
     }
     if (error == -ECHILD)
@@ -210,13 +210,14 @@ int avf_reap_fate(int pidfd, int32_t pid, int failed, int32_t step, int32_t *ret
 }
 
 /* THREAD worker|reaper. */
-void avf_kill_and_wait(int pidfd, int32_t pid)
+int32_t avf_kill_and_wait(int pidfd, int32_t pid)
 {
     siginfo_t info = {0};
     struct avf_exit exit;
     (void)avf_signal(pidfd, pid, SIGKILL);
     if (reap_wait(pidfd, &info, WEXITED | AVF_WALL, NULL) >= 0)
-        return;
+        return reap_status(&info);
     while (!avf_reap(pidfd, pid, &exit)) /* waitid is forbidden, or somebody is reaping the child */
         reap_pause(pidfd);
+    return exit.status;
 }

@@ -42,7 +42,8 @@ int avf_signal_group_by_pidfd(void);
  * reaped the leader; a pid < 0 forbids that. RETURNS 0, -ESRCH if there is no member, or -errno. */
 int avf_signal_group(int pidfd, int32_t pid, int signal);
 
-/* THREAD worker|reaper. Kills the child and waits until it is dead and reaped; the pidfd stays the caller's. */
-void avf_kill_and_wait(int pidfd, int32_t pid);
+/* THREAD worker|reaper. Kills the child and waits until it is dead and reaped; the pidfd stays the caller's. RETURNS
+ * its status. */
+int32_t avf_kill_and_wait(int pidfd, int32_t pid);
 
 #endif

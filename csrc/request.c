@@ -24,10 +24,10 @@ static struct avf_request *_Atomic retired; /* changed under the lock */
 static int request_hold_files(struct avf_request *r)
 {
     int32_t numbers[AVF_MESSAGE_FILES];
-    uint32_t count = r->plan->fd_count;
+    uint32_t count = avf_plan_given_count(r->plan);
     int error = avf_streams_hold(r->plan, &r->files, numbers, r->source);
     for (uint32_t i = 0; i < count && error == 0; i++)
-        error = avf_files_hold(&r->files, avf_plan_fds(r->plan)[i], numbers, &r->source[3 + i]);
+        error = avf_files_hold(&r->files, avf_plan_given(r->plan)[i], numbers, &r->source[3 + i]);
     return error < 0 ? error : avf_files_send(&r->files, numbers, r->source, 3 + count);
 }
 
@@ -40,15 +40,16 @@ static int request_hold_cgroup(struct avf_request *r)
     return r->cgroup_fd < 0 ? -errno : 0;
 }
 
-/* THREAD loop. One block: request, argv, envp, shared files, the plan's copy, source, scratch. */
+/* THREAD loop. One block: request, argv, envp, shared files, the plan's copy, source, scratch, LISTEN_PID. */
 static struct avf_request *request_allocate(const void *plan, const avf_plan *header)
 {
-    size_t sources = 3 + (size_t)header->fd_count;
+    size_t sources = 3 + (size_t)header->fd_count + header->held_count;
     size_t pointers = (size_t)header->argv_count + header->envp_count + 2;
     size_t plan_size = ((size_t)header->size + 7) & ~(size_t)7;
     size_t numbers = 2 * sources + (sources < AVF_MESSAGE_FILES ? sources : AVF_MESSAGE_FILES);
     struct avf_request *r =
-        malloc(sizeof *r + (pointers + sources) * sizeof(void *) + plan_size + numbers * sizeof(int32_t));
+        malloc(sizeof *r + (pointers + sources) * sizeof(void *) + plan_size + numbers * sizeof(int32_t) +
+               (header->flags & AVF_PLAN_LISTEN ? AVF_LISTEN_PID : 0));
     if (!r)
         return NULL;
     const char **argv = (const char **)(r + 1);
@@ -65,10 +66,15 @@ static struct avf_request *request_allocate(const void *plan, const avf_plan *he
         .pipes = {.child_end = {-1, -1, -1}, .parent_end = {-1, -1, -1}},
         .report_pipe = {-1, -1},
         .cgroup_fd = -1,
+        .launch_fds = {-1, -1},
         .pidfd = -1,
         .pid = -1,
         .submitted_ns = avf_now(),
     };
+    if (header->flags & AVF_PLAN_LISTEN) {
+        r->listen_pid = (char *)(r->source + numbers);
+        strcpy(r->listen_pid, "LISTEN_PID=");
+    }
     return r;
 }
 
@@ -80,7 +86,7 @@ int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret
     if (size < sizeof header)
         return -EINVAL;
     memcpy(&header, plan, sizeof header);
-    uint64_t counts = (uint64_t)header.argv_count + header.envp_count + header.fd_count;
+    uint64_t counts = (uint64_t)header.argv_count + header.envp_count + header.fd_count + header.held_count;
     if (header.size != size || counts > size) /* each takes at least a byte */
         return -EINVAL;
     *ret_step = AVF_STEP_MEMORY;
@@ -102,7 +108,7 @@ int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret
 /* THREAD any, in the gate. */
 void avf_request_close_child_side(struct avf_request *r)
 {
-    int32_t fds[6];
+    int32_t fds[8];
     avf_files_release(&r->files);
     avf_lock();
     memcpy(fds, r->pipes.child_end, 3 * sizeof *fds);
@@ -111,8 +117,10 @@ void avf_request_close_child_side(struct avf_request *r)
     memset(r->report_pipe, -1, sizeof r->report_pipe);
     fds[5] = r->cgroup_fd;
     r->cgroup_fd = -1;
+    memcpy(fds + 6, r->launch_fds, sizeof r->launch_fds);
+    memset(r->launch_fds, -1, sizeof r->launch_fds);
     avf_unlock();
-    avf_close_all(fds, 6);
+    avf_close_all(fds, 8);
 }
 
 /* THREAD any, in the gate. */

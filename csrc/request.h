@@ -13,7 +13,8 @@ struct avf_request {
     int64_t submitted_ns;
     uint64_t sigmask;          /* the caller's */
     const char **argv, **envp; /* filled by the worker */
-    int32_t *source;           /* of the three streams, then of each of pass_fds */
+    char *listen_pid;          /* a string of envp that the child completes, or NULL */
+    int32_t *source;           /* of the three streams, then of all that the plan gives */
     int32_t *scratch;          /* the child's; nobody else reads it */
     struct avf_seat *seat;     /* once the worker runs */
     /* descriptors, noted here for whoever ends the request, and for fork.c */
@@ -21,6 +22,7 @@ struct avf_request {
     struct avf_pipes pipes;
     int32_t report_pipe[2]; /* guarded by lock */
     int32_t cgroup_fd;      /* guarded by lock; a duplicate of the plan's, or -1 */
+    int32_t launch_fds[2];  /* guarded by lock; the launcher and the memfd that it reads, or -1 */
     /* written by the kernel in the middle of clone: valid once the report's started_ns is set, and until the
      * worker takes it back under the lock */
     _Atomic int32_t pidfd;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "collector.h"
+#include "park.h"
 #include "plan.h"
 #include "port.h"
 #include "worker.h"
@@ -25,8 +26,8 @@ static int spawn_gives_ours(const struct avf_port *port, const avf_plan *plan)
     for (int i = 0; i < 3; i++)
         if (plan->stdio[i] >= 0 && spawn_is_ours(port, plan->stdio[i]))
             return 1;
-    for (uint32_t i = 0; i < plan->fd_count; i++)
-        if (spawn_is_ours(port, avf_plan_fds(plan)[i]))
+    for (uint32_t i = 0; i < avf_plan_given_count(plan); i++)
+        if (spawn_is_ours(port, avf_plan_given(plan)[i]))
             return 1;
     return 0;
 }
@@ -102,6 +103,10 @@ int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, avf_capture *
         return error;
     avf_gate_enter();
     error = avf_request_create(plan, size, &request, ret_step);
+    if (error == 0 && avf_plan_find(request->plan, AVF_STEP_PDEATHSIG)) {
+        *ret_step = AVF_STEP_MEMORY;
+        error = avf_park_reserve();
+    }
     if (error == 0) {
         error = spawn_admit(port, request, capture, &start, ret_step);
         ticket = error < 0 ? 0 : (int64_t)request->slot->ticket;

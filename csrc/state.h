@@ -86,9 +86,11 @@ struct avf_slot {
     uint8_t unwatched;  /* of a child: the port's epoll could not take its pidfd */
     uint8_t captured;   /* it was submitted with a capture */
     uint8_t counted;    /* it is one of counters.alive */
+    uint8_t bound;      /* of a child: its plan has a parent-death signal, so its worker must stay */
     int32_t pid, pidfd; /* of a child; else -1 */
     int32_t error, step, status, flags;
     int32_t parent_end[3];
+    int32_t notes[AVF_NOTES]; /* of a child */
     int64_t queue_ns, clone_ns, exec_ns;
 };
 

@@ -36,8 +36,8 @@ static int streams_check(const avf_plan *plan)
     for (int i = 0; i < 3; i++)
         if (plan->stdio[i] >= 0 && fcntl(plan->stdio[i], F_GETFD) < 0)
             return -errno;
-    for (uint32_t i = 0; i < plan->fd_count; i++)
-        if (fcntl(avf_plan_fds(plan)[i], F_GETFD) < 0)
+    for (uint32_t i = 0; i < avf_plan_given_count(plan); i++)
+        if (fcntl(avf_plan_given(plan)[i], F_GETFD) < 0)
             return -errno;
     return 0;
 }

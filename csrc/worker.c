@@ -18,6 +18,7 @@
 #include "capturing.h"
 #include "group.h"
 #include "park.h"
+#include "plan.h"
 #include "port.h"
 #include "reap.h"
 #include "reaper.h"
@@ -48,6 +49,7 @@ static void worker_fill_slot(struct avf_request *r, const struct avf_attempt *o,
     slot->status = o->status;
     slot->flags = o->flags;
     slot->queue_ns = o->started_ns - r->submitted_ns;
+    memcpy(slot->notes, o->notes, sizeof slot->notes);
     if (o->kind != AVF_OUTCOME_CHILD)
         return;
     slot->clone_ns = child_ns - o->started_ns;
@@ -59,7 +61,7 @@ static void worker_fill_slot(struct avf_request *r, const struct avf_attempt *o,
     if (!slot->captured)
         memcpy(slot->parent_end, r->pipes.parent_end, sizeof slot->parent_end);
     memset(r->pipes.parent_end, -1, sizeof r->pipes.parent_end);
-    avf_park_add_child(place, slot);
+    avf_park_add_child(place, slot, avf_plan_find(r->plan, AVF_STEP_PDEATHSIG) != NULL);
 }
 
 /* THREAD worker. Closes what the request need not keep: all but a living child's pidfd and pipes. */
@@ -77,7 +79,7 @@ static void worker_close(struct avf_request *r, const struct avf_attempt *o)
 /* THREAD worker. A child that its port does not take is killed, and the spawn fails. */
 static void worker_refuse_child(struct avf_request *r, struct avf_attempt *o, int32_t error)
 {
-    avf_group_kill_and_wait(r->plan, r->pidfd, o->pid);
+    (void)avf_group_kill_and_wait(r->plan, r->pidfd, o->pid);
     avf_attempt_forget_child(r, o->pid);
     avf_attempt_fail(o, AVF_STEP_PIDFD, error);
     worker_close(r, o);
@@ -131,7 +133,10 @@ static void *worker_main(void *arg)
     while (r) {
         struct avf_attempt o = {.started_ns = avf_now()};
         o.resumed_ns = o.started_ns;
-        avf_attempt_run(r, &o);
+        if (place || !avf_plan_find(r->plan, AVF_STEP_PDEATHSIG))
+            avf_attempt_run(r, &o);
+        else /* the child would get its signal at once */
+            avf_attempt_fail(&o, AVF_STEP_PDEATHSIG, -EAGAIN);
         r = worker_post(r, &o, born_ns, place);
     }
     avf_reaper_help();

@@ -49,4 +49,14 @@ static inline __attribute__((always_inline)) long arch_clone3(void *args, unsign
     return x0;
 }
 
+/* The entry of a program without libc: calls main with the stack that the kernel made. */
+#define ARCH_START(main)                                                                                     \
+    __asm__(".globl _start\n"                                                                                \
+            "_start:\n\t"                                                                                    \
+            "mov x29, #0\n\t"                                                                                \
+            "mov x30, #0\n\t"                                                                                \
+            "mov x0, sp\n\t"                                                                                 \
+            "bl " #main "\n\t"                                                                               \
+            "brk #1\n")
+
 #endif

@@ -45,4 +45,14 @@ static inline __attribute__((always_inline)) long arch_clone3(void *args, unsign
     return ret;
 }
 
+/* The entry of a program without libc: calls main with the stack that the kernel made. */
+#define ARCH_START(main)                                                                                     \
+    __asm__(".globl _start\n"                                                                                \
+            "_start:\n\t"                                                                                    \
+            "xorl %ebp, %ebp\n\t"                                                                            \
+            "movq %rsp, %rdi\n\t"                                                                            \
+            "andq $-16, %rsp\n\t"                                                                            \
+            "call " #main "\n\t"                                                                             \
+            "ud2\n")
+
 #endif

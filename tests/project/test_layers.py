@@ -57,7 +57,7 @@ C: list[set[str]] = [
     {"capture"},
     {"pipes"},
     {"child"},
-    {"engine", "launcher"},
+    {"engine", "launch", "launcher"},
     {"thread"},
     {"state"},
     {"probe", "group"},

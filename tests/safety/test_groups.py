@@ -16,7 +16,7 @@ import pytest
 
 from aiovfork import _binding
 from aiovfork._binding import lib
-from tests.support.core import Port
+from tests.support.core import LEADS, Port
 from tests.support.isolated import isolated
 
 SET_CHILD_SUBREAPER = 36
@@ -52,7 +52,9 @@ class Family:
         script = f"exec 3>&0; sleep 60 & echo $! >&3; {then}"
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, write_end)
-            self.ticket = port.spawn("sh", "-c", script, stdin=write_end, leads=leads, flags=flags)
+            self.ticket = port.spawn(
+                "sh", "-c", script, stdin=write_end, steps=[LEADS] if leads else [], flags=flags
+            )
             (self.pid,) = port.records(lib.AVF_SPAWNED, 1)
         with open(self.read_end, "rb", buffering=0, closefd=False) as pipe:
             self.descendant = int(pipe.readline())
@@ -96,7 +98,7 @@ def test_a_group_whose_leader_runs(port: Port, way: Group) -> None:
 
 def test_a_leader_alone(port: Port, way: Group) -> None:
     """A leader without descendants costs nothing after its exit. Before Linux 6.9 nobody can tell, so it stays."""
-    ticket = port.spawn("true", leads=True)
+    ticket = port.spawn("true", steps=[LEADS])
     (pid,) = port.records(lib.AVF_SPAWNED, 1)
     (exited,) = port.events(lib.AVF_EXITED, 1)
     assert exited.flags == (0 if way == "pidfd" else lib.AVF_GROUP_LIVES)
@@ -121,7 +123,7 @@ def test_one_that_leads_none(port: Port, way: Group) -> None:
 
 def test_a_pinned_pid(port: Port, way: Group) -> None:
     """With AVF_PLAN_PIN others can join the group after the leader's exit: its number is its own until the release."""
-    ticket = port.spawn("true", leads=True, flags=lib.AVF_PLAN_PIN)
+    ticket = port.spawn("true", steps=[LEADS], flags=lib.AVF_PLAN_PIN)
     (pid,) = port.records(lib.AVF_SPAWNED, 1)
     (exited,) = port.events(lib.AVF_EXITED, 1)
     assert exited.flags == lib.AVF_GROUP_LIVES

@@ -82,7 +82,7 @@ async def test_a_run_is_told_of_at_its_end() -> None:
     assert isinstance(spawned, aiovfork.SpawnedEvent)
     assert isinstance(exited, aiovfork.ExitedEvent)
     assert (spawned.program, spawned.pid, spawned.spawn_info) == ("sh", done.pid, done.spawn_info)
-    assert spawned.time - spawned.submitted == pytest.approx(sum(done.spawn_info[3:]) / 1e6)
+    assert spawned.time - spawned.submitted == pytest.approx(sum(done.spawn_info[3:6]) / 1e6)
     assert exited[:3] == spawned[:3]
     assert (exited.pid, exited.returncode, exited.rusage) == (done.pid, 0, done.rusage)
     assert exited.duration == exited.time - spawned.time > 0

@@ -42,7 +42,7 @@ def test_a_completed_process_is_that_of_the_stdlib() -> None:
     assert isinstance(found, subprocess.CompletedProcess)
     assert (found.args, found.returncode, found.stdout, found.stderr) == (("true",), 0, b"out", b"")
     assert (found.pid, found.duration, found.drained, found.truncated) == (4242, 0.5, True, False)
-    assert found.spawn_info[3:] == (1, 2, 3)
+    assert found.spawn_info[3:6] == (1, 2, 3)
     assert found.rusage is not None
     assert found.returncode_known
     found.check_returncode()

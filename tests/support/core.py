@@ -5,29 +5,59 @@ from __future__ import annotations
 import os
 import select
 import shutil
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from aiovfork._binding import PLAN, PLAN_STEP, ffi, lib
 
 _HEADER: Final = PLAN.size
 
 
+class Step(NamedTuple):
+    """One declared step; a value of bytes is placed in the block, and its offset is the step's value."""
+
+    step: int
+    value: int | bytes = 0
+    detail: int = 0
+    flags: int = 0
+
+
 def plan(
-    *argv: str, stdin: int | None = None, leads: bool = False, flags: int = 0, cgroup: int = -1
+    *argv: str,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    steps: Sequence[Step] = (),
+    flags: int = 0,
+    cgroup: int = -1,
+    env: Mapping[str, str] | None = None,
 ) -> bytes:
     """Describe a child that has this environment and no standard streams but /dev/null."""
-    steps = PLAN_STEP.pack(lib.AVF_STEP_SETPGID, 0, 0) if leads else b""
-    strings = [[shutil.which(argv[0]) or argv[0]], list(argv), [f"PATH={os.environ['PATH']}"]]
-    offset, places, body = _HEADER + len(steps), [], b""
+    variables = {"PATH": os.environ["PATH"]} if env is None else env
+    strings = [[shutil.which(argv[0]) or argv[0]], list(argv), [f"{k}={v}" for k, v in variables.items()]]
+    offset, places, body = _HEADER + len(steps) * PLAN_STEP.size, [], b""
     for texts in strings:
         packed = b"".join(text.encode() + b"\0" for text in texts)
         places += [offset, len(texts)]
         offset += len(packed)
         body += packed
-    null = [lib.AVF_STDIO_DEVNULL if stdin is None else stdin, *[lib.AVF_STDIO_DEVNULL] * 2]
+    declared = b""
+    for step in sorted(steps):
+        value = step.value
+        if isinstance(value, bytes):
+            block = bytes(-offset % 8) + value
+            body += block
+            offset += len(block)
+            value = offset - len(value)
+        declared += PLAN_STEP.pack(step.step, step.detail, step.flags, value)
+    streams = [lib.AVF_STDIO_DEVNULL if fd is None else fd for fd in (stdin, stdout, stderr)]
     flags |= lib.AVF_PLAN_CLOSE_FDS
-    header = PLAN.pack(offset, lib.AVF_PLAN_VERSION, flags, 0, *null, int(leads), 0, *places, cgroup)
-    return header + steps + body
+    header = PLAN.pack(offset, lib.AVF_PLAN_VERSION, flags, 0, *streams, len(steps), 0, 0, *places, cgroup, 0)
+    return header + declared + body
+
+
+#: The child leads a process group.
+LEADS: Final = Step(lib.AVF_STEP_SETPGID)
 
 
 class Port:
@@ -40,9 +70,9 @@ class Port:
         self.batch: Any = lib.avf_port_batch(self.port)
         self.seen: list[Any] = []  # records that nobody has asked for yet
 
-    def spawn(self, *argv: str, stdin: int | None = None, leads: bool = False, flags: int = 0) -> int:
+    def spawn(self, *argv: str, **description: Any) -> int:
         """Start a child, and return its ticket."""
-        block = plan(*argv, stdin=stdin, leads=leads, flags=flags)
+        block = plan(*argv, **description)
         ticket: int = lib.avf_spawn(self.port, block, len(block), ffi.NULL, ffi.new("int32_t *"))
         assert ticket > 0, os.strerror(-ticket)
         return ticket

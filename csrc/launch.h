@@ -1,0 +1,20 @@
+/* The parent's side of the launcher: what a child needs to go on in an address space of its own. */
+#ifndef AVF_LAUNCH_H
+#define AVF_LAUNCH_H
+
+#include "child.h"
+
+/* THREAD worker, in the gate. RETURNS a descriptor of the launcher that can be executed and nothing else, or -errno. */
+int avf_launch_open(void);
+
+/* THREAD worker, in the gate. RETURNS a sealed memfd that holds what the launcher must know, or -errno. */
+int avf_launch_pack(const avf_plan *plan, uint64_t sigmask, int32_t parent_pid);
+
+/* THREAD any. RETURNS 0 if the launcher is there and may be executed, else -errno. */
+int avf_launch_check(void);
+
+/* THREAD worker. Whether the launcher that this process was, at AVF_STEP_EXEC, is gone from it: its name is. For a pipe
+ * whose end does not come, since somebody else holds it. */
+int avf_launch_has_run_exec(int32_t pid);
+
+#endif
