@@ -11,13 +11,12 @@ from aiovfork._binding import park_workers
 from aiovfork._errors import SpawnError
 from aiovfork._events import SpawnInfo
 from aiovfork._group import ProcessGroup
+from aiovfork._install import Installation, install
 from aiovfork._line_reader import Lines
 from aiovfork._lines import lines
 from aiovfork._loops import (
     EventLoop,
-    Installation,
     SubprocessLoopMixin,
-    install,
     new_event_loop,
     new_uvloop_event_loop,
 )

@@ -14,11 +14,38 @@ from typing import Any, Final, Protocol
 
 from aiovfork._binding import lib, step_name
 
+# What people call in preexec_fn, and the options that do it.
+_INSTEAD: Final = {
+    "os.setsid": "start_new_session=True",
+    "os.setpgid": "process_group=",
+    "os.umask": "umask=",
+    "os.chdir, os.fchdir": "cwd=",
+    "os.chroot": "chroot=",
+    "os.setuid": "user=",
+    "os.setgid": "group=",
+    "os.setgroups, os.initgroups": "extra_groups=",
+    "resource.setrlimit": "rlimits=",
+    "os.nice": "nice=",
+    "os.sched_setaffinity": "cpu_affinity=",
+    "os.sched_setscheduler": "scheduler=",
+    "ioprio_set": "io_priority=",
+    "writing oom_score_adj": "oom_score_adj=",
+    "writing cgroup.procs": "cgroup=",
+    "PR_SET_PDEATHSIG": "pdeathsig=",
+    "PR_SET_NO_NEW_PRIVS": "no_new_privs=",
+    "capset, PR_CAP_AMBIENT, PR_CAPBSET_DROP": "capabilities=",
+    "os.unshare": "unshare=",
+    "signal.pthread_sigmask": "signal_mask=",
+    "signal.signal": "restore_signals=, default_signals=, ignored_signals=",
+    "os.dup2": "stdin=, stdout=, stderr=, pass_fds=, fd_map=, listen_fds=",
+    "TIOCSCTTY": "controlling_tty=, pty=",
+    "os.tcsetpgrp": "foreground=",
+}
 PREEXEC_REPLACEMENTS: Final = (
-    "preexec_fn is not supported: Python code cannot run in a child that shares its parent's memory. "
-    "Use start_new_session=True for os.setsid, process_group= for os.setpgid, umask= for os.umask, "
-    "cwd= for os.chdir, restore_signals= and the signal mask of the calling thread for signals, "
-    "pass_fds= and stdin=, stdout=, stderr= for os.dup2"
+    "preexec_fn is not supported: Python code cannot run in a child that shares its parent's memory. Options "
+    f"do what it is used for: {'; '.join(f'{options} for {call}' for call, options in _INSTEAD.items())}. "
+    "For libraries that you cannot change, a loop of new_event_loop(unsupported='native') hands their calls "
+    "with preexec_fn to asyncio's or uvloop's own spawn, which forks the process"
 )
 
 _SEE_DOCTOR: Final = "`python -m aiovfork doctor` tells what is refused"

@@ -1,4 +1,4 @@
-"""Plugging into event loops: a mixin, loops that have it, and install() for one that already runs.
+"""Plugging into event loops: a mixin, and loops that have it.
 
 asyncio.create_subprocess_exec, anyio and whatever is built on them ask the loop for a child: overriding two
 methods of the loop serves them all. No policy, and nothing of asyncio's modules is patched.
@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-import types
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Any, Final, Literal, Self, SupportsFloat, TypeVar
+from typing import Any, Final, Literal, SupportsFloat, TypeVar
 
 from aiovfork._api import shell_command, spawn
+from aiovfork._native import Unsupported, agreed, note_native_call, options_for_native
 from aiovfork._options import Command, Env, Stdio, StrOrBytesPath, checked
 from aiovfork._ports import close_port_of, port_of
 from aiovfork._transport import SubprocessTransport
@@ -24,8 +23,9 @@ from aiovfork._uvloop import new_loop
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.SubprocessProtocol)
 
-# Where a loop that install() has plugged keeps its plug.
-_PLUG: Final = "_aiovfork_plug"
+# Attributes that install() sets on a loop: its plug, and the number of Installations that want "native".
+PLUG: Final = "_aiovfork_plug"
+NATIVE: Final = "_aiovfork_native"
 
 
 class SubprocessLoopMixin(asyncio.AbstractEventLoop):
@@ -33,7 +33,22 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
 
     Put it before the class of the loop: `class Loop(aiovfork.SubprocessLoopMixin, uvloop.Loop): ...`.
     The loop needs add_reader and add_writer, which asyncio's loops on Linux have.
+
+    Attributes:
+        unsupported: What becomes of a call that aiovfork refuses and the loop's own implementation takes: one
+            with preexec_fn. "refuse": it is a ValueError. "native": the loop's own implementation starts the
+            child, by a fork of the whole process on the loop's thread. Each such call is counted in
+            Stats.native, and the first one of each line of code gets a RuntimeWarning. The child is the
+            loop's own: its transport is not aiovfork's, close() of the loop does not end it if the loop's own
+            close() does not, and on_event() does not see it. aiovfork's own functions always refuse.
     """
+
+    unsupported: Unsupported = "refuse"
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Refuse a class whose attribute unsupported has a value that means nothing."""
+        super().__init_subclass__(**arguments)
+        agreed(cls.unsupported)
 
     async def subprocess_exec(  # type: ignore[override]  # typeshed's spells each refused option out
         self,
@@ -75,6 +90,14 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
             preexec_fn, shell, text, encoding, errors, universal_newlines, bufsize,
         )
         # fmt: on
+        if preexec_fn is not None and _hands_over(self):
+            native = _own(self, "subprocess_exec")
+            kept = options_for_native(asked, in_shell=False)
+            note_native_call("subprocess_exec", preexec_fn)
+            started: tuple[Any, _ProtocolT] = await native(
+                protocol_factory, program, *args, stdin=stdin, stdout=stdout, stderr=stderr, **kept
+            )
+            return started
         options = checked(asked, in_shell=False)
         command = Command((program, *args), stdin, stdout, stderr, options)
         return await spawn(self, protocol_factory, command)
@@ -119,6 +142,14 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
             preexec_fn, shell, text, encoding, errors, universal_newlines, bufsize,
         )
         # fmt: on
+        if preexec_fn is not None and _hands_over(self):
+            native = _own(self, "subprocess_shell")
+            kept = options_for_native(asked, in_shell=True)
+            note_native_call("subprocess_shell", preexec_fn)
+            started: tuple[Any, _ProtocolT] = await native(
+                protocol_factory, cmd, stdin=stdin, stdout=stdout, stderr=stderr, **kept
+            )
+            return started
         options = checked(asked, in_shell=True)
         command = shell_command(cmd, stdin, stdout, stderr, options)
         return await spawn(self, protocol_factory, command)
@@ -147,109 +178,45 @@ class EventLoop(SubprocessLoopMixin, asyncio.SelectorEventLoop):  # type: ignore
     """asyncio's event loop, with children started by aiovfork."""
 
 
-def new_event_loop() -> EventLoop:
-    """Return a new EventLoop; a loop factory for asyncio.Runner, asyncio.run and servers."""
-    return EventLoop()
+def new_event_loop(*, unsupported: Unsupported = "refuse") -> EventLoop:
+    """Return a new EventLoop; a loop factory for asyncio.Runner, asyncio.run and servers.
+
+    Args:
+        unsupported: What becomes of calls with preexec_fn, see SubprocessLoopMixin.
+
+    Raises:
+        ValueError: A wrong value of unsupported.
+    """
+    agreed(unsupported)
+    loop = EventLoop()
+    loop.unsupported = unsupported
+    return loop
 
 
-def new_uvloop_event_loop() -> asyncio.AbstractEventLoop:
+def new_uvloop_event_loop(*, unsupported: Unsupported = "refuse") -> asyncio.AbstractEventLoop:
     """Return a new uvloop.Loop with children started by aiovfork; a loop factory, as new_event_loop.
 
     Raises:
         ImportError: uvloop is not installed. Nothing else of aiovfork imports it.
+        ValueError: A wrong value of unsupported.
     """
-    return new_loop(SubprocessLoopMixin)
+    agreed(unsupported)
+    loop: Any = new_loop(SubprocessLoopMixin)
+    loop.unsupported = unsupported
+    made: asyncio.AbstractEventLoop = loop
+    return made
 
 
-def install(loop: asyncio.AbstractEventLoop | None = None) -> Installation:
-    """Make a loop that exists already start its children with aiovfork: the running one, unless given.
+def _hands_over(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop's own implementation gets what aiovfork refuses."""
+    if isinstance(loop, SubprocessLoopMixin) and agreed(loop.unsupported) == "native":
+        return True
+    return bool(getattr(loop, NATIVE, 0))
 
-    Where you can choose the loop, use new_event_loop or the mixin instead. Until the returned Installation is
-    undone, or the loop closed, the loop does what SubprocessLoopMixin describes, close() included. Installing
-    again does nothing more: the loop is itself again when each Installation has been undone. What the loop's
-    own class makes of subprocess_exec and subprocess_shell is not called meanwhile.
 
-    Call it on the loop's thread.
-
-    Raises:
-        RuntimeError: No loop is running, or it is closed.
-        TypeError: This is no event loop.
-    """
-    if loop is None:
-        loop = asyncio.get_running_loop()
-    if not isinstance(loop, asyncio.AbstractEventLoop):
-        raise TypeError(f"loop must be an asyncio event loop, not {type(loop).__name__!r}")
-    if loop.is_closed():
-        raise RuntimeError("Event loop is closed")
+def _own(loop: asyncio.AbstractEventLoop, method: str) -> Any:
+    """Return what the loop itself makes of a method."""
     if isinstance(loop, SubprocessLoopMixin):
-        return Installation(None)
-    plug: _Plug | None = getattr(loop, _PLUG, None)
-    if plug is None:
-        plug = _Plug(loop)
-    plug.holders += 1
-    return Installation(plug)
-
-
-class Installation:
-    """What install() has done to a loop. As a context manager, it is undone at the end of the block."""
-
-    def __init__(self, plug: _Plug | None) -> None:
-        self._plug = plug
-
-    def undo(self) -> None:
-        """Give the loop its own methods back, unless another Installation still holds it. Idempotent.
-
-        Children that run already are not affected. A method that somebody else has replaced since stays
-        theirs.
-        """
-        plug, self._plug = self._plug, None
-        if plug is not None:
-            plug.holders -= 1
-            if not plug.holders:
-                plug.pull()
-
-    def __enter__(self) -> Self:
-        """Return the installation."""
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Undo it."""
-        self.undo()
-
-
-class _Plug:
-    """The mixin's methods on an instance: bound to it, and laid over whatever it had."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.holders = 0
-        self._loop = loop
-        self._close = loop.close
-        self._methods: dict[str, Any] = {
-            "subprocess_exec": types.MethodType(SubprocessLoopMixin.subprocess_exec, loop),
-            "subprocess_shell": types.MethodType(SubprocessLoopMixin.subprocess_shell, loop),
-            "close": self.close,
-            _PLUG: self,
-        }
-        attributes = vars(loop)
-        self._before = {name: attributes[name] for name in self._methods if name in attributes}
-        attributes.update(self._methods)
-
-    def close(self) -> None:
-        """As SubprocessLoopMixin.close."""
-        close_port_of(self._loop)
-        self._close()
-        self.pull()
-
-    def pull(self) -> None:
-        """Take the methods off; idempotent."""
-        attributes = vars(self._loop)
-        for name, method in self._methods.items():
-            if attributes.get(name) is not method:  # somebody else's by now
-                continue
-            if name in self._before:
-                attributes[name] = self._before[name]
-            else:
-                del attributes[name]
-        self._methods = {}
+        return getattr(super(SubprocessLoopMixin, loop), method)
+    plug = getattr(loop, PLUG, None)
+    return getattr(loop, method) if plug is None else plug.own[method]  # without a plug it is its own again

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import threading
 from typing import Any, Final
 
 from aiovfork._binding import ffi, lib
@@ -79,6 +81,8 @@ class Stats:
         queue_time: How long each child that is counted in spawned had waited for a worker, as
             SpawnInfo.queue_us.
         exec_time: How long each of them took from its first instruction to exec, as SpawnInfo.exec_us.
+        native: Calls that loops with unsupported="native" have handed to their own implementation. Their
+            children are in no other counter.
     """
 
     spawned: int
@@ -99,10 +103,28 @@ class Stats:
     bytes_written: int
     queue_time: Histogram
     exec_time: Histogram
+    native: int
 
+
+class _NativeCalls:
+    """The one counter that is Python's: the core does not see these calls."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        with self._lock:
+            self.count += 1
+
+
+_native_calls = _NativeCalls()
+# Anew, not set to zero: another thread of the parent may have held the lock.
+os.register_at_fork(after_in_child=_native_calls.__init__)  # type: ignore[misc]
 
 _HISTOGRAMS: Final = ("queue_time", "exec_time")
-_NUMBERS: Final = tuple(field.name for field in dataclasses.fields(Stats) if field.name not in _HISTOGRAMS)
+_NOT_THE_CORES: Final = {*_HISTOGRAMS, "native"}
+_NUMBERS: Final = tuple(field.name for field in dataclasses.fields(Stats) if field.name not in _NOT_THE_CORES)
 
 
 def stats() -> Stats:
@@ -111,7 +133,12 @@ def stats() -> Stats:
     lib.avf_stats(counters)
     values: dict[str, Any] = {name: getattr(counters, name) for name in _NUMBERS}
     values |= {name: _histogram(getattr(counters, name)) for name in _HISTOGRAMS}
-    return Stats(**values)
+    return Stats(**values, native=_native_calls.count)
+
+
+def count_native_call() -> None:
+    """Count a call that a loop has handed to its own implementation."""
+    _native_calls.add()
 
 
 def _histogram(counted: Any) -> Histogram:
