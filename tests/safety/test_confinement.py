@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import ctypes
 import os
 import pathlib
 import signal
+import struct
 import subprocess
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
@@ -22,19 +25,30 @@ from tests.support.view import STOPPED, read_status, wait_stopped
 from tests.support.window import in_queue
 
 MODES: Final = [(engine, report) for engine in ("clone3", "clone") for report in ("memory", "pipe")]
-_STATUS: Final = (
-    "NoNewPrivs Seccomp Seccomp_filters CapBnd CapAmb CapEff Cpus_allowed Mems_allowed SigBlk SigIgn".split()
-)
+_STATUS: Final = [
+    *("NoNewPrivs", "Seccomp", "Seccomp_filters", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"),
+    *("Cpus_allowed", "Mems_allowed", "SigBlk", "SigIgn"),
+]
 _PR_CAPBSET_DROP: Final = 24
+_PR_SET_TIMERSLACK: Final = 29
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
+_CAP_NET_RAW: Final = 13
 _CAP_SYS_BOOT: Final = 22
-_IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
-_IOPRIO_GET: Final = {"x86_64": 252, "aarch64": 31}
+_CAPABILITY_VERSION_3: Final = 0x20080522
+_NUMBERS: Final = {
+    "x86_64": {"ioprio_set": 251, "ioprio_get": 252, "capget": 125, "capset": 126, "unshare": 272},
+    "aarch64": {"ioprio_set": 30, "ioprio_get": 31, "capget": 90, "capset": 91, "unshare": 97},
+}
 _IDLE_CLASS: Final = 3 << 13
+# Mounts, cgroups, host name, IPC, network. Linux starts no thread for one that has left its namespace of pids.
+_NAMESPACES: Final = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x40000000
 
 
-def _syscall(*args: int) -> int:
+def _syscall(name: str | int, *args: int) -> int:
     libc: Any = ctypes.CDLL(None, use_errno=True)
-    result: int = libc.syscall(*map(ctypes.c_long, args))
+    number = _NUMBERS[os.uname().machine][name] if isinstance(name, str) else name
+    result: int = libc.syscall(*map(ctypes.c_long, (number, *args)))
     return result
 
 
@@ -48,23 +62,50 @@ def _confinement(pid: int) -> dict[str, Any]:
     found["SigIgn"] = int(found["SigIgn"], 16) & ~(0b11 << 31)
     found["nice"] = os.getpriority(os.PRIO_PROCESS, pid)
     found["policy"] = os.sched_getscheduler(pid)
-    found["ioprio"] = _syscall(_IOPRIO_GET[os.uname().machine], 1, pid)
+    found["ioprio"] = _syscall("ioprio_get", 1, pid)
     with open(f"/proc/{pid}/timerslack_ns") as file:
         found["timer slack"] = file.read().strip()
-    return found
+    names = os.listdir(f"/proc/{pid}/ns")
+    return found | {f"{name} namespace": os.readlink(f"/proc/{pid}/ns/{name}") for name in names}
+
+
+def _change_capabilities() -> None:
+    """Lose one, and have another one that a program without privileges gets too."""
+    prctl(_PR_CAPBSET_DROP, _CAP_SYS_BOOT)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(24)
+    buffers = (ctypes.create_string_buffer(header, 8), sets)
+    address, data = (ctypes.addressof(buffer) for buffer in buffers)
+    assert _syscall("capget", address, data) == 0
+    low = list(struct.unpack("=6I", sets.raw))
+    low[2] |= 1 << _CAP_NET_RAW
+    sets.raw = struct.pack("=6I", *low)
+    assert _syscall("capset", address, data) == 0
+    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_NET_RAW)
+
+
+def _leave_namespaces() -> None:
+    assert _syscall("unshare", _NAMESPACES) == 0
+
+
+#: The ways in which Linux can confine one thread, in an order in which none forbids the next.
+CONFINEMENTS: Final[dict[str, Callable[[], object]]] = {
+    "affinity": lambda: os.sched_setaffinity(0, {max(os.sched_getaffinity(0))}),
+    "niceness": lambda: os.setpriority(os.PRIO_PROCESS, 0, 7),
+    "policy": lambda: os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0)),
+    "I/O class": lambda: _syscall("ioprio_set", 1, 0, _IDLE_CLASS),
+    "timer slack": lambda: prctl(_PR_SET_TIMERSLACK, 123456),
+    "mask": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGRTMIN]),
+    **({"namespaces": _leave_namespaces, "capabilities": _change_capabilities} if os.geteuid() == 0 else {}),
+    "no_new_privs": lambda: prctl(38, 1),
+    "seccomp": lambda: refuse({"kcmp": "ENOSYS"}),
+}
 
 
 def _confine() -> None:
-    """Confine this thread in the ways that Linux has for one thread."""
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    os.setpriority(os.PRIO_PROCESS, 0, 7)
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    assert _syscall(_IOPRIO_SET[os.uname().machine], 1, 0, _IDLE_CLASS) == 0
-    prctl(29, 123456)  # PR_SET_TIMERSLACK
-    if os.geteuid() == 0:
-        prctl(_PR_CAPBSET_DROP, _CAP_SYS_BOOT)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGRTMIN])
-    refuse({"kcmp": "ENOSYS"})
+    """Confine this thread in each of these ways."""
+    for confine in CONFINEMENTS.values():
+        confine()
 
 
 async def _ours() -> dict[str, Any]:
@@ -84,23 +125,34 @@ def _the_stdlibs() -> dict[str, Any]:
             process.kill()
 
 
-async def _confine_after_a_spawn() -> list[Any]:
-    before = await _ours()
-    _confine()
-    expected = _the_stdlibs()
-    found = []
-    for engine, report in MODES:
-        _binding.force(engine, report)  # type: ignore[arg-type]
-        found.append(await _ours())
-    return [before, expected, found]
+async def _confine_step_by_step() -> dict[str, list[Any]]:
+    found = {"nothing": [_the_stdlibs(), await _ours()]}
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        other.submit(int).result()  # a thread from before
+        for name, confine in CONFINEMENTS.items():
+            confine()
+            found[name] = [_the_stdlibs(), await _ours()]
+        for engine, report in MODES:
+            _binding.force(engine, report)  # type: ignore[arg-type]
+            found[f"{engine}, {report}"] = [_the_stdlibs(), await _ours()]
+        run = asyncio.get_running_loop().run_in_executor
+        found["the other thread"] = [
+            await run(other, _the_stdlibs),
+            await run(other, lambda: asyncio.run(_ours())),
+        ]
+    return found
 
 
 @pytest.mark.parametrize("loop", LOOP_FACTORIES)
 def test_a_thread_that_confines_itself_after_a_spawn_spawns_confined_children(loop: str) -> None:
-    """P3. Affinity, niceness, policy, I/O class, capabilities, seccomp: as the child of subprocess has them."""
-    before, expected, found = isolated(_confine_after_a_spawn, loop=loop, check_leaks=False)
-    assert before != expected, "the thread has not confined itself"
-    assert found == [expected] * len(MODES)
+    """P3. Affinity, niceness, policy, I/O class, namespaces, capabilities, seccomp, ...: as subprocess' child has."""
+    found = isolated(_confine_step_by_step, loop=loop, check_leaks=False)
+    for name, (expected, ours) in found.items():
+        assert ours == expected, name
+    stages = [expected for expected, _ in found.values()][: len(CONFINEMENTS) + 1]
+    for name, before, after in zip(CONFINEMENTS, stages[:-1], stages[1:], strict=True):
+        assert before != after, f"{name} did not change"
+    assert found["the other thread"] == found["nothing"]
 
 
 async def _confine_while_older_workers_wait(directory: str) -> list[Any]:
