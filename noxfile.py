@@ -168,6 +168,12 @@ def clang(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """A minute of random plans for their check, the child's interpreter and the launcher."""
+    session.run("python", "-m", "tools.fuzz", *session.posargs)
+
+
+@nox.session
 def valgrind(session: nox.Session) -> None:
     """A few spawns where vfork shares no memory."""
     session.install(built("*.whl"))

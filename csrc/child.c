@@ -436,14 +436,14 @@ CHILD_FN void child_close_listed(const struct avf_child *c, const int32_t *keep)
 }
 
 /* THREAD child. The lowest number >= from that is to stay open, or -1. `next` walks through the targets. */
-CHILD_FN int child_next_kept(const avf_plan *plan, const int32_t *keep, int from, uint32_t *next)
+CHILD_FN int child_next_kept(const avf_plan *plan, const int32_t *keep, unsigned from, uint32_t *next)
 {
     const int32_t *fds = avf_plan_fds(plan);
-    while (*next < plan->fd_count && fds[*next] < from)
+    while (*next < plan->fd_count && (unsigned)fds[*next] < from)
         ++*next;
     int lowest = *next < plan->fd_count ? fds[*next] : -1;
     for (int i = 0; i < KEEP_COUNT; i++)
-        if (keep[i] >= from && (lowest < 0 || keep[i] < lowest))
+        if (keep[i] >= 0 && (unsigned)keep[i] >= from && (lowest < 0 || keep[i] < lowest))
             lowest = keep[i];
     return lowest;
 }
@@ -452,11 +452,12 @@ CHILD_FN int child_next_kept(const avf_plan *plan, const int32_t *keep, int from
 CHILD_FN void child_close_fds(const struct avf_child *c, const int32_t *keep)
 {
     uint32_t next = 0;
-    for (int from = 3, kept = 0; kept >= 0; from = kept + 1) {
+    int kept = 0;
+    for (unsigned from = 3; kept >= 0; from = (unsigned)kept + 1) {
         kept = child_next_kept(c->plan, keep, from, &next);
-        if (kept == from)
+        if (kept >= 0 && (unsigned)kept == from)
             continue;
-        int result = sys_close_range((unsigned)from, kept < 0 ? ~0U : (unsigned)kept - 1, 0);
+        int result = sys_close_range(from, kept < 0 ? ~0U : (unsigned)kept - 1, 0);
         if (result == -ENOSYS || result == -EPERM || result == -EINVAL) {
             child_close_listed(c, keep);
             return;

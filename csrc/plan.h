@@ -37,7 +37,7 @@ AVF_INLINE uint32_t avf_plan_given_count(const avf_plan *plan)
 /* THREAD any|child. What a step's value is the offset of. */
 AVF_INLINE const void *avf_plan_at(const avf_plan *plan, int64_t offset)
 {
-    return (const char *)plan + offset;
+    return (const void *)((uintptr_t)plan + (uintptr_t)offset); /* a step's value may be no offset at all */
 }
 
 /* THREAD any|child. Whether a step must not run in a child that shares its parent's memory. */

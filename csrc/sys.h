@@ -32,7 +32,9 @@
 #define SYS_pidfd_send_signal 424
 #endif
 
-#if defined(__x86_64__) && !defined(__ILP32__)
+#if defined(AVF_FAKE_KERNEL) /* tools/fuzz */
+#include AVF_FAKE_KERNEL
+#elif defined(__x86_64__) && !defined(__ILP32__)
 #include "arch/x86_64.h"
 #elif defined(__aarch64__) && !defined(__ILP32__)
 #include "arch/aarch64.h"

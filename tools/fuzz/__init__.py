@@ -1,0 +1,1 @@
+"""Fuzzing of what reads a plan: `python -m tools.fuzz --help`."""
