@@ -11,7 +11,9 @@ from aiovfork._binding import park_workers
 from aiovfork._errors import SpawnError
 from aiovfork._events import SpawnInfo
 from aiovfork._group import ProcessGroup
+from aiovfork._identity import Capabilities
 from aiovfork._install import Installation, install
+from aiovfork._limits import IOPriority
 from aiovfork._line_reader import Lines
 from aiovfork._lines import lines
 from aiovfork._loops import (
@@ -39,12 +41,14 @@ __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "Capabilities",
     "Completed",
     "Event",
     "EventLoop",
     "ExitedEvent",
     "FailedEvent",
     "Histogram",
+    "IOPriority",
     "Installation",
     "LineTooLong",
     "Lines",

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, SupportsFloat, TypeVar
 
 from aiovfork import _plan
 from aiovfork._cgroup import Cgroup
 from aiovfork._cgroup import own_cgroup as own_cgroup_of
 from aiovfork._compat import StreamProtocol, logger
-from aiovfork._options import Command, Env, Options, Stdio, StrOrBytesPath, checked
+from aiovfork._identity import Capabilities
+from aiovfork._options import Command, Descriptor, Env, Options, Stdio, StrOrBytesPath, checked
 from aiovfork._ports import port_of
 from aiovfork._process import Process
 from aiovfork._slow import log_if_slow, under_way
@@ -36,7 +37,7 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
     stderr: Stdio = None,
     limit: int = LIMIT,
     executable: StrOrBytesPath | None = None,
-    cwd: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
     close_fds: bool = True,
     pass_fds: Iterable[int] = (),
@@ -46,11 +47,31 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
     restore_signals: bool = True,
     pipesize: int = -1,
     spawn_timeout: SupportsFloat | None = None,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    extra_groups: Iterable[str | int] | None = None,
+    rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+    nice: int = 0,
+    cpu_affinity: Iterable[int] | None = None,
+    scheduler: int | tuple[int, int] | None = None,
+    io_priority: int | tuple[int, int] | None = None,
+    oom_score_adj: int | None = None,
+    pdeathsig: int | None = None,
+    no_new_privs: bool = False,
+    signal_mask: Iterable[int] | None = None,
+    default_signals: Iterable[int] = (),
+    ignored_signals: Iterable[int] = (),
+    chroot: StrOrBytesPath | None = None,
+    cgroup: StrOrBytesPath | int | None = None,
+    controlling_tty: int | None = None,
+    foreground: bool = False,
+    fd_map: Mapping[int, Descriptor] | None = None,
+    listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+    capabilities: Capabilities | None = None,
+    unshare: int = 0,
+    best_effort: Iterable[str] = (),
     startupinfo: None = None,
     creationflags: int = 0,
-    user: None = None,
-    group: None = None,
-    extra_groups: None = None,
     preexec_fn: None = None,
     shell: bool = False,
     text: Literal[False] | None = None,
@@ -94,8 +115,10 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
     # fmt: off
     asked = (  # tools/signatures.py
         executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
-        pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups, preexec_fn, shell,
-        text, encoding, errors, universal_newlines, bufsize,
+        pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity, scheduler,
+        io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals, ignored_signals,
+        chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities, unshare, best_effort,
+        startupinfo, creationflags, preexec_fn, shell, text, encoding, errors, universal_newlines, bufsize,
     )
     # fmt: on
     options = checked(asked, in_shell=False)
@@ -111,7 +134,7 @@ async def create_subprocess_shell(
     limit: int = LIMIT,
     *,
     executable: StrOrBytesPath | None = None,
-    cwd: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
     close_fds: bool = True,
     pass_fds: Iterable[int] = (),
@@ -121,11 +144,31 @@ async def create_subprocess_shell(
     restore_signals: bool = True,
     pipesize: int = -1,
     spawn_timeout: SupportsFloat | None = None,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    extra_groups: Iterable[str | int] | None = None,
+    rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+    nice: int = 0,
+    cpu_affinity: Iterable[int] | None = None,
+    scheduler: int | tuple[int, int] | None = None,
+    io_priority: int | tuple[int, int] | None = None,
+    oom_score_adj: int | None = None,
+    pdeathsig: int | None = None,
+    no_new_privs: bool = False,
+    signal_mask: Iterable[int] | None = None,
+    default_signals: Iterable[int] = (),
+    ignored_signals: Iterable[int] = (),
+    chroot: StrOrBytesPath | None = None,
+    cgroup: StrOrBytesPath | int | None = None,
+    controlling_tty: int | None = None,
+    foreground: bool = False,
+    fd_map: Mapping[int, Descriptor] | None = None,
+    listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+    capabilities: Capabilities | None = None,
+    unshare: int = 0,
+    best_effort: Iterable[str] = (),
     startupinfo: None = None,
     creationflags: int = 0,
-    user: None = None,
-    group: None = None,
-    extra_groups: None = None,
     preexec_fn: None = None,
     shell: bool = True,
     text: Literal[False] | None = None,
@@ -145,8 +188,10 @@ async def create_subprocess_shell(
     # fmt: off
     asked = (  # tools/signatures.py
         executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
-        pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups, preexec_fn, shell,
-        text, encoding, errors, universal_newlines, bufsize,
+        pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity, scheduler,
+        io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals, ignored_signals,
+        chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities, unshare, best_effort,
+        startupinfo, creationflags, preexec_fn, shell, text, encoding, errors, universal_newlines, bufsize,
     )
     # fmt: on
     options = checked(asked, in_shell=True)
@@ -162,7 +207,7 @@ async def subprocess_exec(
     stdout: Stdio = subprocess.PIPE,
     stderr: Stdio = subprocess.PIPE,
     executable: StrOrBytesPath | None = None,
-    cwd: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
     close_fds: bool = True,
     pass_fds: Iterable[int] = (),
@@ -172,11 +217,31 @@ async def subprocess_exec(
     restore_signals: bool = True,
     pipesize: int = -1,
     spawn_timeout: SupportsFloat | None = None,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    extra_groups: Iterable[str | int] | None = None,
+    rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+    nice: int = 0,
+    cpu_affinity: Iterable[int] | None = None,
+    scheduler: int | tuple[int, int] | None = None,
+    io_priority: int | tuple[int, int] | None = None,
+    oom_score_adj: int | None = None,
+    pdeathsig: int | None = None,
+    no_new_privs: bool = False,
+    signal_mask: Iterable[int] | None = None,
+    default_signals: Iterable[int] = (),
+    ignored_signals: Iterable[int] = (),
+    chroot: StrOrBytesPath | None = None,
+    cgroup: StrOrBytesPath | int | None = None,
+    controlling_tty: int | None = None,
+    foreground: bool = False,
+    fd_map: Mapping[int, Descriptor] | None = None,
+    listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+    capabilities: Capabilities | None = None,
+    unshare: int = 0,
+    best_effort: Iterable[str] = (),
     startupinfo: None = None,
     creationflags: int = 0,
-    user: None = None,
-    group: None = None,
-    extra_groups: None = None,
     preexec_fn: None = None,
     shell: bool = False,
     text: Literal[False] | None = None,
@@ -193,8 +258,10 @@ async def subprocess_exec(
     # fmt: off
     asked = (  # tools/signatures.py
         executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
-        pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups, preexec_fn, shell,
-        text, encoding, errors, universal_newlines, bufsize,
+        pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity, scheduler,
+        io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals, ignored_signals,
+        chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities, unshare, best_effort,
+        startupinfo, creationflags, preexec_fn, shell, text, encoding, errors, universal_newlines, bufsize,
     )
     # fmt: on
     options = checked(asked, in_shell=False)
@@ -210,7 +277,7 @@ async def subprocess_shell(
     stdout: Stdio = subprocess.PIPE,
     stderr: Stdio = subprocess.PIPE,
     executable: StrOrBytesPath | None = None,
-    cwd: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
     close_fds: bool = True,
     pass_fds: Iterable[int] = (),
@@ -220,11 +287,31 @@ async def subprocess_shell(
     restore_signals: bool = True,
     pipesize: int = -1,
     spawn_timeout: SupportsFloat | None = None,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    extra_groups: Iterable[str | int] | None = None,
+    rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+    nice: int = 0,
+    cpu_affinity: Iterable[int] | None = None,
+    scheduler: int | tuple[int, int] | None = None,
+    io_priority: int | tuple[int, int] | None = None,
+    oom_score_adj: int | None = None,
+    pdeathsig: int | None = None,
+    no_new_privs: bool = False,
+    signal_mask: Iterable[int] | None = None,
+    default_signals: Iterable[int] = (),
+    ignored_signals: Iterable[int] = (),
+    chroot: StrOrBytesPath | None = None,
+    cgroup: StrOrBytesPath | int | None = None,
+    controlling_tty: int | None = None,
+    foreground: bool = False,
+    fd_map: Mapping[int, Descriptor] | None = None,
+    listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+    capabilities: Capabilities | None = None,
+    unshare: int = 0,
+    best_effort: Iterable[str] = (),
     startupinfo: None = None,
     creationflags: int = 0,
-    user: None = None,
-    group: None = None,
-    extra_groups: None = None,
     preexec_fn: None = None,
     shell: bool = True,
     text: Literal[False] | None = None,
@@ -237,8 +324,10 @@ async def subprocess_shell(
     # fmt: off
     asked = (  # tools/signatures.py
         executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
-        pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups, preexec_fn, shell,
-        text, encoding, errors, universal_newlines, bufsize,
+        pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity, scheduler,
+        io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals, ignored_signals,
+        chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities, unshare, best_effort,
+        startupinfo, creationflags, preexec_fn, shell, text, encoding, errors, universal_newlines, bufsize,
     )
     # fmt: on
     options = checked(asked, in_shell=True)

@@ -12,20 +12,9 @@ from typing import Any, Final, NamedTuple
 from aiovfork._binding import ffi, lib
 from aiovfork._compat import environ_bytes
 from aiovfork._options import Env
+from aiovfork._values import strings
 
 _POINTER: Final[int] = ffi.sizeof("char *")
-
-
-def strings(items: Sequence[bytes]) -> bytes:
-    """Join to NUL-terminated strings.
-
-    Raises:
-        ValueError: There is a NUL in one of them.
-    """
-    joined = b"\0".join(items) + b"\0"
-    if joined.count(b"\0") != len(items):
-        raise ValueError("embedded null byte")
-    return joined
 
 
 def given_environment(env: Env) -> tuple[bytes, int, bytes]:
@@ -49,6 +38,21 @@ def given_environment(env: Env) -> tuple[bytes, int, bytes]:
         items.append(name + b"=" + content)
     block = strings(items) if items else b""
     return block, len(items), _default_path() if path is None else path
+
+
+# What systemd tells a server: sd_listen_fds(3).
+_LISTEN: Final = (b"LISTEN_PID=", b"LISTEN_FDS=", b"LISTEN_FDNAMES=", b"LISTEN_PIDFDID=")
+
+
+def listening(block: bytes, names: Sequence[str]) -> tuple[bytes, int]:
+    """Return an environment, and its number of strings, for a server that gets sockets of these names.
+
+    What it says of sockets that the caller got itself is left out. The last string is LISTEN_PID=, which the
+    child completes.
+    """
+    items = [item for item in block.split(b"\0")[:-1] if not item.startswith(_LISTEN)]
+    items += [b"LISTEN_FDS=%d" % len(names), b"LISTEN_FDNAMES=" + ":".join(names).encode(), _LISTEN[0]]
+    return strings(items), len(items)
 
 
 class _Known(NamedTuple):

@@ -9,10 +9,10 @@ import builtins
 import errno
 import os
 import signal
-from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from aiovfork._binding import lib, step_name
+from aiovfork._explanations import NO_NUMBER, explained
 
 # What people call in preexec_fn, and the options that do it.
 _INSTEAD: Final = {
@@ -47,73 +47,6 @@ PREEXEC_REPLACEMENTS: Final = (
     "For libraries that you cannot change, a loop of new_event_loop(unsupported='native') hands their calls "
     "with preexec_fn to asyncio's or uvloop's own spawn, which forks the process"
 )
-
-_SEE_DOCTOR: Final = "`python -m aiovfork doctor` tells what is refused"
-_FILTERED: Final = f"a filter of system calls refuses it: {_SEE_DOCTOR}"
-_NOFILE: Final = "RLIMIT_NOFILE is exhausted"
-_NFILE: Final = "fs.file-max is exhausted"
-_NO_NUMBER: Final = {errno.EMFILE: _NOFILE, errno.ENFILE: _NFILE}
-# Where a thread or a process is created.
-_NOT_CREATED: Final = {
-    errno.EAGAIN: "RLIMIT_NPROC or the pids cgroup is exhausted",
-    errno.EMFILE: f"{_NOFILE}, and a child takes a descriptor: its pidfd",
-    errno.ENFILE: f"{_NFILE}, and a child takes a descriptor: its pidfd",
-    errno.EPERM: _FILTERED,
-    errno.EACCES: _FILTERED,
-    errno.EINVAL: "Linux refuses it to a thread that has called unshare(CLONE_NEWPID)",
-}
-
-_NOT_DELEGATED: Final = "the cgroup of this process is not delegated to its user"
-
-# What a step does, and what the reason of its failure is: by errno, or else the one of None.
-_EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
-    lib.AVF_STEP_PLAN: ("reading the request", {None: "it is not well-formed"}),
-    lib.AVF_STEP_DUP_FDS: (
-        "duplicating the given file descriptors",
-        {errno.EBADF: "one of them is not open", **_NO_NUMBER},
-    ),
-    lib.AVF_STEP_MEMORY: ("allocating memory for the request", {}),
-    lib.AVF_STEP_THREAD: ("creating the worker thread", _NOT_CREATED),
-    lib.AVF_STEP_PROBE: (
-        "probing what the kernel allows",
-        {
-            **_NOT_CREATED,
-            errno.ENOSYS: f"Linux before 5.4, or a filter of system calls that pretends so: {_SEE_DOCTOR}",
-            errno.EINVAL: f"Linux before 5.4, or an emulator such as qemu-user: {_SEE_DOCTOR}",
-        },
-    ),
-    lib.AVF_STEP_PIPE: ("creating the pipes", _NO_NUMBER),
-    lib.AVF_STEP_PIPESIZE: ("setting the size of a pipe", {errno.EPERM: "see /proc/sys/fs/pipe-max-size"}),
-    lib.AVF_STEP_CGROUP: (
-        "creating the child in a cgroup of its own",
-        {
-            errno.ENOENT: "there is no cgroup v2 file system, or not where this process is in it",
-            errno.EACCES: _NOT_DELEGATED,
-            errno.EPERM: f"{_NOT_DELEGATED}, or a filter of system calls refuses clone3",
-            errno.EROFS: _NOT_DELEGATED,
-            errno.EBUSY: "the parent cgroup gives controllers to its children: processes cannot be in it",
-            errno.ENOSYS: "it needs clone3, which is refused here",
-            **dict.fromkeys((errno.EINVAL, errno.E2BIG), "Linux before 5.7"),
-        },
-    ),
-    lib.AVF_STEP_CLONE: ("creating the child", _NOT_CREATED),
-    lib.AVF_STEP_WAIT: (
-        "waiting for the child with waitid",
-        dict.fromkeys((errno.ENOSYS, errno.EPERM, errno.EACCES), _FILTERED),
-    ),
-    lib.AVF_STEP_PIDFD: (
-        "handing over the child",
-        {errno.ENOSPC: "fs.epoll.max_user_watches is exhausted", **_NO_NUMBER},
-    ),
-    lib.AVF_STEP_RECEIVE_FDS: ("receiving the given file descriptors in the child", _NO_NUMBER),
-    lib.AVF_STEP_DEVNULL: ("opening /dev/null in the child", {}),
-    lib.AVF_STEP_CHDIR: ("changing to the directory cwd", {}),
-    lib.AVF_STEP_CLOSE_FDS: (
-        "closing file descriptors in the child",
-        {None: "neither close_range(2) nor /proc works"},
-    ),
-    lib.AVF_STEP_EXEC: ("executing the program", {}),
-}
 
 
 class SpawnError(OSError):
@@ -181,11 +114,20 @@ class Request(Protocol):
     def cwd(self) -> Any:
         """The option cwd, as it was given."""
 
+    @property
+    def chroot(self) -> Any:
+        """The option chroot, as it was given."""
+
+    @property
+    def cgroup(self) -> Any:
+        """The option cgroup, as it was given."""
+
 
 def spawn_error(request: Request, error: int, step: int, status: int = 0) -> SpawnError:
     """Build the exception of a spawn that failed at step.
 
-    The filename is the program as it was given if exec failed, cwd if chdir failed, else there is none.
+    The filename is what was given as the program, cwd, chroot or cgroup if that step failed, else there is
+    none.
 
     Args:
         request: What was to be started.
@@ -197,7 +139,7 @@ def spawn_error(request: Request, error: int, step: int, status: int = 0) -> Spa
     kind = step & lib.AVF_STEP_MASK
     if step == lib.AVF_STEP_NONE:  # cancelled
         return spawn_failure(step, f"the spawn of {program!r} was given up", number, os.strerror(number))
-    note = f"spawn of {program!r} failed at step {name!r}: {_explained(step, number)}"
+    note = f"spawn of {program!r} failed at step {name!r}: {explained(step, number)}"
     if error == 0:
         how = (
             f"exited with {os.WEXITSTATUS(status)}"
@@ -206,20 +148,20 @@ def spawn_error(request: Request, error: int, step: int, status: int = 0) -> Spa
         )
         message = f"child {how} before it ran {program!r}"
         return spawn_failure(step, note, errno.ECHILD, message)
-    named = {lib.AVF_STEP_EXEC: (program,), lib.AVF_STEP_CHDIR: (request.cwd,)}
-    return spawn_failure(step, note, number, os.strerror(number), *named.get(kind, ()))
-
-
-def _explained(step: int, number: int) -> str:
-    action, reasons = _EXPLAINED.get(step & lib.AVF_STEP_MASK) or (step_name(step), {})
-    reason = reasons.get(number, reasons.get(None))
-    return action if reason is None else f"{action} ({reason})"
+    paths = {
+        lib.AVF_STEP_EXEC: program,
+        lib.AVF_STEP_CHDIR: request.cwd,
+        lib.AVF_STEP_CHROOT: request.chroot,
+        lib.AVF_STEP_CGROUP: request.cgroup,
+    }
+    path = paths.get(kind)
+    return spawn_failure(step, note, number, os.strerror(number), *(() if path is None else (path,)))
 
 
 def timeout_error(request: Request, seconds: float, step: int) -> SpawnError:
     """Build the exception of a spawn that took longer than spawn_timeout."""
     message = f"spawn of {request.program!r} took longer than {seconds:g} s"
-    if step < lib.AVF_STEP_CLONE:
+    if step & lib.AVF_STEP_MASK < lib.AVF_STEP_CLONE:
         note = "no child had been started"
     else:
         note = f"the child was killed at step {step_name(step)!r}"
@@ -228,7 +170,7 @@ def timeout_error(request: Request, seconds: float, step: int) -> SpawnError:
 
 def opening_failure(error: int) -> OSError:
     """Build the exception of a port that could not be opened."""
-    reason = _NO_NUMBER.get(-error)
+    reason = NO_NUMBER.get(-error)
     note = "opening the loop's completion port" + (f" ({reason})" if reason else "")
     exc = spawn_failure(lib.AVF_STEP_NONE, note, -error, os.strerror(-error))
     exc.step = "port"

@@ -9,13 +9,14 @@ import asyncio
 import operator
 import signal as signals
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, SupportsFloat, Unpack, overload
 
 from aiovfork._api import LIMIT, shell_command
 from aiovfork._capture import Input
-from aiovfork._options import Command, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._identity import Capabilities
+from aiovfork._options import Command, Descriptor, Env, Stdio, StrOrBytesPath, grouped
 from aiovfork._outcome import Completed
 from aiovfork._process import Process
 from aiovfork._roster import Roster
@@ -71,7 +72,7 @@ class ProcessGroup:
         stderr: Stdio = None,
         limit: int = LIMIT,
         executable: StrOrBytesPath | None = None,
-        cwd: StrOrBytesPath | None = None,
+        cwd: StrOrBytesPath | int | None = None,
         env: Env | None = None,
         close_fds: bool = True,
         pass_fds: Iterable[int] = (),
@@ -81,6 +82,29 @@ class ProcessGroup:
         restore_signals: bool = True,
         pipesize: int = -1,
         spawn_timeout: SupportsFloat | None = None,
+        user: str | int | None = None,
+        group: str | int | None = None,
+        extra_groups: Iterable[str | int] | None = None,
+        rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+        nice: int = 0,
+        cpu_affinity: Iterable[int] | None = None,
+        scheduler: int | tuple[int, int] | None = None,
+        io_priority: int | tuple[int, int] | None = None,
+        oom_score_adj: int | None = None,
+        pdeathsig: int | None = None,
+        no_new_privs: bool = False,
+        signal_mask: Iterable[int] | None = None,
+        default_signals: Iterable[int] = (),
+        ignored_signals: Iterable[int] = (),
+        chroot: StrOrBytesPath | None = None,
+        cgroup: StrOrBytesPath | int | None = None,
+        controlling_tty: int | None = None,
+        foreground: bool = False,
+        fd_map: Mapping[int, Descriptor] | None = None,
+        listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+        capabilities: Capabilities | None = None,
+        unshare: int = 0,
+        best_effort: Iterable[str] = (),
     ) -> Process:
         """Start a program; its process ends with the group. As create_subprocess_exec.
 
@@ -96,7 +120,10 @@ class ProcessGroup:
         # fmt: off
         asked = (  # tools/signatures.py
             executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask,
-            restore_signals, pipesize, spawn_timeout,
+            restore_signals, pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity,
+            scheduler, io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals,
+            ignored_signals, chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities,
+            unshare, best_effort,
         )
         # fmt: on
         options = grouped(asked, in_shell=False)
@@ -111,7 +138,7 @@ class ProcessGroup:
         limit: int = LIMIT,
         *,
         executable: StrOrBytesPath | None = None,
-        cwd: StrOrBytesPath | None = None,
+        cwd: StrOrBytesPath | int | None = None,
         env: Env | None = None,
         close_fds: bool = True,
         pass_fds: Iterable[int] = (),
@@ -121,12 +148,38 @@ class ProcessGroup:
         restore_signals: bool = True,
         pipesize: int = -1,
         spawn_timeout: SupportsFloat | None = None,
+        user: str | int | None = None,
+        group: str | int | None = None,
+        extra_groups: Iterable[str | int] | None = None,
+        rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+        nice: int = 0,
+        cpu_affinity: Iterable[int] | None = None,
+        scheduler: int | tuple[int, int] | None = None,
+        io_priority: int | tuple[int, int] | None = None,
+        oom_score_adj: int | None = None,
+        pdeathsig: int | None = None,
+        no_new_privs: bool = False,
+        signal_mask: Iterable[int] | None = None,
+        default_signals: Iterable[int] = (),
+        ignored_signals: Iterable[int] = (),
+        chroot: StrOrBytesPath | None = None,
+        cgroup: StrOrBytesPath | int | None = None,
+        controlling_tty: int | None = None,
+        foreground: bool = False,
+        fd_map: Mapping[int, Descriptor] | None = None,
+        listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+        capabilities: Capabilities | None = None,
+        unshare: int = 0,
+        best_effort: Iterable[str] = (),
     ) -> Process:
         """Run a command with /bin/sh -c; all that the shell starts ends with the group. As start()."""
         # fmt: off
         asked = (  # tools/signatures.py
             executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask,
-            restore_signals, pipesize, spawn_timeout,
+            restore_signals, pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity,
+            scheduler, io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals,
+            ignored_signals, chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities,
+            unshare, best_effort,
         )
         # fmt: on
         options = grouped(asked, in_shell=True)
@@ -164,7 +217,7 @@ class ProcessGroup:
         on_limit: OnLimit = "raise",
         drain_timeout: SupportsFloat | None = 0.5,
         executable: StrOrBytesPath | None = None,
-        cwd: StrOrBytesPath | None = None,
+        cwd: StrOrBytesPath | int | None = None,
         env: Env | None = None,
         close_fds: bool = True,
         pass_fds: Iterable[int] = (),
@@ -174,6 +227,29 @@ class ProcessGroup:
         restore_signals: bool = True,
         pipesize: int = -1,
         spawn_timeout: SupportsFloat | None = None,
+        user: str | int | None = None,
+        group: str | int | None = None,
+        extra_groups: Iterable[str | int] | None = None,
+        rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+        nice: int = 0,
+        cpu_affinity: Iterable[int] | None = None,
+        scheduler: int | tuple[int, int] | None = None,
+        io_priority: int | tuple[int, int] | None = None,
+        oom_score_adj: int | None = None,
+        pdeathsig: int | None = None,
+        no_new_privs: bool = False,
+        signal_mask: Iterable[int] | None = None,
+        default_signals: Iterable[int] = (),
+        ignored_signals: Iterable[int] = (),
+        chroot: StrOrBytesPath | None = None,
+        cgroup: StrOrBytesPath | int | None = None,
+        controlling_tty: int | None = None,
+        foreground: bool = False,
+        fd_map: Mapping[int, Descriptor] | None = None,
+        listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+        capabilities: Capabilities | None = None,
+        unshare: int = 0,
+        best_effort: Iterable[str] = (),
     ) -> Completed[Any]:
         """Run a program to its end, and return what it wrote. As aiovfork.run(), within limit and teardown.
 
@@ -189,7 +265,10 @@ class ProcessGroup:
         # fmt: off
         asked = (  # tools/signatures.py
             executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask,
-            restore_signals, pipesize, spawn_timeout,
+            restore_signals, pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity,
+            scheduler, io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals,
+            ignored_signals, chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities,
+            unshare, best_effort,
         )
         # fmt: on
         options = grouped(asked, in_shell=False)

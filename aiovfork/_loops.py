@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, SupportsFloat, TypeVar
 
 from aiovfork._api import shell_command, spawn
+from aiovfork._identity import Capabilities
 from aiovfork._native import Unsupported, agreed, note_native_call, options_for_native
-from aiovfork._options import Command, Env, Stdio, StrOrBytesPath, checked
+from aiovfork._options import Command, Descriptor, Env, Stdio, StrOrBytesPath, checked
 from aiovfork._ports import close_port_of, port_of
 from aiovfork._transport import SubprocessTransport
 from aiovfork._uvloop import new_loop
@@ -59,7 +60,7 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         stdout: Stdio = subprocess.PIPE,
         stderr: Stdio = subprocess.PIPE,
         executable: StrOrBytesPath | None = None,
-        cwd: StrOrBytesPath | None = None,
+        cwd: StrOrBytesPath | int | None = None,
         env: Env | None = None,
         close_fds: bool = True,
         pass_fds: Iterable[int] = (),
@@ -69,11 +70,31 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         restore_signals: bool = True,
         pipesize: int = -1,
         spawn_timeout: SupportsFloat | None = None,
+        user: str | int | None = None,
+        group: str | int | None = None,
+        extra_groups: Iterable[str | int] | None = None,
+        rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+        nice: int = 0,
+        cpu_affinity: Iterable[int] | None = None,
+        scheduler: int | tuple[int, int] | None = None,
+        io_priority: int | tuple[int, int] | None = None,
+        oom_score_adj: int | None = None,
+        pdeathsig: int | None = None,
+        no_new_privs: bool = False,
+        signal_mask: Iterable[int] | None = None,
+        default_signals: Iterable[int] = (),
+        ignored_signals: Iterable[int] = (),
+        chroot: StrOrBytesPath | None = None,
+        cgroup: StrOrBytesPath | int | None = None,
+        controlling_tty: int | None = None,
+        foreground: bool = False,
+        fd_map: Mapping[int, Descriptor] | None = None,
+        listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+        capabilities: Capabilities | None = None,
+        unshare: int = 0,
+        best_effort: Iterable[str] = (),
         startupinfo: None = None,
         creationflags: int = 0,
-        user: None = None,
-        group: None = None,
-        extra_groups: None = None,
         preexec_fn: None = None,
         shell: bool = False,
         text: Literal[False] | None = None,
@@ -86,8 +107,11 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         # fmt: off
         asked = (  # tools/signatures.py
             executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask,
-            restore_signals, pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups,
-            preexec_fn, shell, text, encoding, errors, universal_newlines, bufsize,
+            restore_signals, pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity,
+            scheduler, io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals,
+            ignored_signals, chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities,
+            unshare, best_effort, startupinfo, creationflags, preexec_fn, shell, text, encoding, errors,
+            universal_newlines, bufsize,
         )
         # fmt: on
         if preexec_fn is not None and _hands_over(self):
@@ -111,7 +135,7 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         stdout: Stdio = subprocess.PIPE,
         stderr: Stdio = subprocess.PIPE,
         executable: StrOrBytesPath | None = None,
-        cwd: StrOrBytesPath | None = None,
+        cwd: StrOrBytesPath | int | None = None,
         env: Env | None = None,
         close_fds: bool = True,
         pass_fds: Iterable[int] = (),
@@ -121,11 +145,31 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         restore_signals: bool = True,
         pipesize: int = -1,
         spawn_timeout: SupportsFloat | None = None,
+        user: str | int | None = None,
+        group: str | int | None = None,
+        extra_groups: Iterable[str | int] | None = None,
+        rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+        nice: int = 0,
+        cpu_affinity: Iterable[int] | None = None,
+        scheduler: int | tuple[int, int] | None = None,
+        io_priority: int | tuple[int, int] | None = None,
+        oom_score_adj: int | None = None,
+        pdeathsig: int | None = None,
+        no_new_privs: bool = False,
+        signal_mask: Iterable[int] | None = None,
+        default_signals: Iterable[int] = (),
+        ignored_signals: Iterable[int] = (),
+        chroot: StrOrBytesPath | None = None,
+        cgroup: StrOrBytesPath | int | None = None,
+        controlling_tty: int | None = None,
+        foreground: bool = False,
+        fd_map: Mapping[int, Descriptor] | None = None,
+        listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+        capabilities: Capabilities | None = None,
+        unshare: int = 0,
+        best_effort: Iterable[str] = (),
         startupinfo: None = None,
         creationflags: int = 0,
-        user: None = None,
-        group: None = None,
-        extra_groups: None = None,
         preexec_fn: None = None,
         shell: bool = True,
         text: Literal[False] | None = None,
@@ -138,8 +182,11 @@ class SubprocessLoopMixin(asyncio.AbstractEventLoop):
         # fmt: off
         asked = (  # tools/signatures.py
             executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask,
-            restore_signals, pipesize, spawn_timeout, startupinfo, creationflags, user, group, extra_groups,
-            preexec_fn, shell, text, encoding, errors, universal_newlines, bufsize,
+            restore_signals, pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity,
+            scheduler, io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals,
+            ignored_signals, chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities,
+            unshare, best_effort, startupinfo, creationflags, preexec_fn, shell, text, encoding, errors,
+            universal_newlines, bufsize,
         )
         # fmt: on
         if preexec_fn is not None and _hands_over(self):

@@ -17,8 +17,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Se
 from typing import Any, Literal, Required, SupportsFloat, TypeAlias, Unpack, overload
 
 from aiovfork._capture import Input
+from aiovfork._identity import Capabilities
 from aiovfork._members import Tree
-from aiovfork._options import CHILD_OPTIONS, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._options import CHILD_OPTIONS, Descriptor, Env, Stdio, StrOrBytesPath, grouped, readable_again
 from aiovfork._outcome import Completed
 from aiovfork._outlasting import outlast
 from aiovfork._run import run
@@ -111,7 +112,7 @@ def run_many(  # noqa: D417  # the options are described once, at RunOptions and
     on_cancel: OnCancel = "stop",
     drain_timeout: SupportsFloat | None = 0.5,
     executable: StrOrBytesPath | None = None,
-    cwd: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
     close_fds: bool = True,
     pass_fds: Iterable[int] = (),
@@ -121,6 +122,29 @@ def run_many(  # noqa: D417  # the options are described once, at RunOptions and
     restore_signals: bool = True,
     pipesize: int = -1,
     spawn_timeout: SupportsFloat | None = None,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    extra_groups: Iterable[str | int] | None = None,
+    rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+    nice: int = 0,
+    cpu_affinity: Iterable[int] | None = None,
+    scheduler: int | tuple[int, int] | None = None,
+    io_priority: int | tuple[int, int] | None = None,
+    oom_score_adj: int | None = None,
+    pdeathsig: int | None = None,
+    no_new_privs: bool = False,
+    signal_mask: Iterable[int] | None = None,
+    default_signals: Iterable[int] = (),
+    ignored_signals: Iterable[int] = (),
+    chroot: StrOrBytesPath | None = None,
+    cgroup: StrOrBytesPath | int | None = None,
+    controlling_tty: int | None = None,
+    foreground: bool = False,
+    fd_map: Mapping[int, Descriptor] | None = None,
+    listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+    capabilities: Capabilities | None = None,
+    unshare: int = 0,
+    best_effort: Iterable[str] = (),
 ) -> AsyncGenerator[Any, None]:
     """Run many programs, at most limit at a time, and iterate over what they come to.
 
@@ -161,7 +185,9 @@ def run_many(  # noqa: D417  # the options are described once, at RunOptions and
     # fmt: off
     asked = (  # tools/signatures.py
         executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
-        pipesize, spawn_timeout,
+        pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity, scheduler,
+        io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals, ignored_signals,
+        chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities, unshare, best_effort,
     )
     # fmt: on
     common: dict[str, Any] = {
@@ -180,9 +206,9 @@ def run_many(  # noqa: D417  # the options are described once, at RunOptions and
         "tree": tree,
         "on_cancel": on_cancel,
         "drain_timeout": drain_timeout,
-        **dict(zip(CHILD_OPTIONS, asked, strict=True)),
+        **dict(zip(CHILD_OPTIONS, readable_again(asked), strict=True)),
     }
-    spawn = grouped(asked, in_shell=False)
+    spawn = grouped(tuple(common[name] for name in CHILD_OPTIONS), in_shell=False)
     stdin_of(stdin, input, agreed(tuple(common[name] for name in TERMS), spawn))
     return _Many(operator.index(limit), ordered, common).results(commands, return_exceptions)
 

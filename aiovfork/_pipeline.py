@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, SupportsFloat, Unpack, overload
 
 from aiovfork._capture import Input
-from aiovfork._options import Command, Env, StageOptions, Stdio, StrOrBytesPath, grouped
+from aiovfork._identity import Capabilities
+from aiovfork._options import Command, Descriptor, Env, StageOptions, Stdio, StrOrBytesPath, grouped
 from aiovfork._pipeline_outcome import PipelineResult
 from aiovfork._pipelining import complete
 from aiovfork._terms import OnLimit, agreed, stdin_of
@@ -63,7 +64,7 @@ async def pipeline(  # noqa: D417  # the options of a spawn are described once, 
     tree: Literal["group"] | None = "group",
     on_cancel: Literal["stop", "kill"] = "stop",
     drain_timeout: SupportsFloat | None = 0.5,
-    cwd: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
     close_fds: bool = True,
     pass_fds: Iterable[int] = (),
@@ -72,6 +73,28 @@ async def pipeline(  # noqa: D417  # the options of a spawn are described once, 
     restore_signals: bool = True,
     pipesize: int = -1,
     spawn_timeout: SupportsFloat | None = None,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    extra_groups: Iterable[str | int] | None = None,
+    rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+    nice: int = 0,
+    cpu_affinity: Iterable[int] | None = None,
+    scheduler: int | tuple[int, int] | None = None,
+    io_priority: int | tuple[int, int] | None = None,
+    oom_score_adj: int | None = None,
+    pdeathsig: int | None = None,
+    no_new_privs: bool = False,
+    signal_mask: Iterable[int] | None = None,
+    default_signals: Iterable[int] = (),
+    ignored_signals: Iterable[int] = (),
+    chroot: StrOrBytesPath | None = None,
+    cgroup: StrOrBytesPath | int | None = None,
+    foreground: bool = False,
+    fd_map: Mapping[int, Descriptor] | None = None,
+    listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+    capabilities: Capabilities | None = None,
+    unshare: int = 0,
+    best_effort: Iterable[str] = (),
 ) -> PipelineResult[Any]:
     """Run programs of which each reads what the one before it writes, to their ends.
 
@@ -139,7 +162,9 @@ async def pipeline(  # noqa: D417  # the options of a spawn are described once, 
     # fmt: off
     asked = (  # tools/signatures.py
         None, cwd, env, close_fds, pass_fds, False, process_group, umask, restore_signals, pipesize,
-        spawn_timeout,
+        spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity, scheduler, io_priority,
+        oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals, ignored_signals, chroot, cgroup,
+        None, foreground, fd_map, listen_fds, capabilities, unshare, best_effort,
     )
     # fmt: on
     options = grouped(asked, in_shell=False)

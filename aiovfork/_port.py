@@ -20,7 +20,8 @@ from aiovfork._binding import EVENT, EVENT_SIZE, ffi, lib
 from aiovfork._errors import opening_failure, spawn_error
 from aiovfork._events import Captured, Exited, Spawned, close_all, map_calls
 from aiovfork._observe import Observation, Untold, subscriptions
-from aiovfork._plan import Plan
+from aiovfork._options import StrOrBytesPath
+from aiovfork._plan import Plan, in_cgroup
 
 _SPAWNED: Final[int] = lib.AVF_SPAWNED
 _FAILED: Final[int] = lib.AVF_FAILED
@@ -29,6 +30,7 @@ _CAPTURED: Final[int] = lib.AVF_CAPTURED
 _METHODS: Final = {_SPAWNED: "spawned", lib.AVF_EXITED: "exited", _CAPTURED: "captured"}
 _CHILD_LIVES: Final[int] = lib.AVF_CHILD_LIVES
 _FILLED, _TAKEN = 0, 1
+_CGROUP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Sink(Protocol):
@@ -106,7 +108,10 @@ class CompletionPort:
             OSError: The request could not be made: a bad descriptor, no memory, no thread.
         """
         observation = Observation(plan.command) if subscriptions else None
-        ticket: int = lib.avf_spawn(self._port, plan.block, len(plan.block), capture, self._step)
+        if plan.command.cgroup is None:
+            ticket: int = lib.avf_spawn(self._port, plan.block, len(plan.block), capture, self._step)
+        else:
+            ticket = self._spawn_into(plan.command.cgroup, plan.block, capture)
         if ticket < 0:
             error, step = ticket, self._step[0]
             if observation is not None:
@@ -117,6 +122,22 @@ class CompletionPort:
         if observation is not None:
             self._observed[ticket] = observation
         self._sinks[ticket] = sink
+        return ticket
+
+    def _spawn_into(self, cgroup: StrOrBytesPath | int, block: bytes, capture: Any) -> int:
+        """Start a child in a cgroup. Its folder is open here until the core has duplicated it."""
+        opened: dict[int, int] = {}
+        try:
+            if not isinstance(cgroup, int):
+                # One call into C: an exception of a signal handler comes before or after it.
+                opened.update(zip((0,), map(os.open, (cgroup,), (_CGROUP_FLAGS,)), strict=True))
+            inside = in_cgroup(block, opened.get(0, cgroup))
+            ticket: int = lib.avf_spawn(self._port, inside, len(inside), capture, self._step)
+        except OSError as exc:
+            self._step[0] = lib.AVF_STEP_CGROUP
+            return -(exc.errno or errno.EIO)
+        finally:
+            close_all(opened)
         return ticket
 
     def collect(

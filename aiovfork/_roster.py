@@ -30,7 +30,7 @@ from aiovfork._running import Running, complete
 from aiovfork._survivors import Survivors
 from aiovfork._terms import Terms
 from aiovfork._transport import SubprocessTransport
-from aiovfork._tree import Ending, Teardown, TransportChild, kill_now, stop
+from aiovfork._tree import Ending, Teardown, TransportChild, check_no_cgroup, kill_now, stop
 
 
 class Member:
@@ -78,8 +78,8 @@ class Roster:
 
     async def start(self, command: Command, limit: int) -> Process:
         """Start a process that is a member, once there is a place for it."""
-        member = await self._place()
         command = self._leading(command)
+        member = await self._place()
         begun = functools.partial(self._begun, member)
         try:
             loop = asyncio.get_running_loop()
@@ -100,11 +100,12 @@ class Roster:
 
     async def run(self, command: Command, data: Input | None, terms: Terms) -> Completed[Any]:
         """Run a program whose process is a member, once there is a place for it. As aiovfork.run()."""
+        command = self._leading(command)
         member = await self._place()
         begun = functools.partial(self._called, member)
         terms = terms._replace(teardown=self._teardown, leaves_nothing=True)
         try:
-            return await complete(self._leading(command), data, terms, begun)
+            return await complete(command, data, terms, begun)
         except OSError as exc:
             if member.abandoned and exc.errno == errno.ECANCELED:
                 raise refusal() from None
@@ -115,6 +116,8 @@ class Roster:
     def _leading(self, command: Command) -> Command:
         """Return a command whose child leads the session that is to end with it."""
         options = command.options
+        if self._teardown.tree == "cgroup":
+            check_no_cgroup(options, "a teardown with tree='cgroup'")
         if self._teardown.tree == "session" and options.process_group == 0:  # the default
             options = options._replace(start_new_session=True, process_group=None)
         return command._replace(options=options)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import signal as signals
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, SupportsFloat, Unpack, overload
 
 from aiovfork._api import shell_command
 from aiovfork._capture import Input
+from aiovfork._identity import Capabilities
 from aiovfork._members import Tree
-from aiovfork._options import Command, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._options import Command, Descriptor, Env, Stdio, StrOrBytesPath, grouped
 from aiovfork._outcome import Completed
 from aiovfork._running import complete
 from aiovfork._terms import OnCancel, OnLimit, OutputOptions, agreed, stdin_of
@@ -59,7 +60,7 @@ async def run(  # noqa: D417  # the options are described once, at RunOptions an
     on_cancel: OnCancel = "stop",
     drain_timeout: SupportsFloat | None = 0.5,
     executable: StrOrBytesPath | None = None,
-    cwd: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
     close_fds: bool = True,
     pass_fds: Iterable[int] = (),
@@ -69,6 +70,29 @@ async def run(  # noqa: D417  # the options are described once, at RunOptions an
     restore_signals: bool = True,
     pipesize: int = -1,
     spawn_timeout: SupportsFloat | None = None,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    extra_groups: Iterable[str | int] | None = None,
+    rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+    nice: int = 0,
+    cpu_affinity: Iterable[int] | None = None,
+    scheduler: int | tuple[int, int] | None = None,
+    io_priority: int | tuple[int, int] | None = None,
+    oom_score_adj: int | None = None,
+    pdeathsig: int | None = None,
+    no_new_privs: bool = False,
+    signal_mask: Iterable[int] | None = None,
+    default_signals: Iterable[int] = (),
+    ignored_signals: Iterable[int] = (),
+    chroot: StrOrBytesPath | None = None,
+    cgroup: StrOrBytesPath | int | None = None,
+    controlling_tty: int | None = None,
+    foreground: bool = False,
+    fd_map: Mapping[int, Descriptor] | None = None,
+    listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+    capabilities: Capabilities | None = None,
+    unshare: int = 0,
+    best_effort: Iterable[str] = (),
 ) -> Completed[Any]:
     """Run a program to its end, and return what it wrote.
 
@@ -112,7 +136,9 @@ async def run(  # noqa: D417  # the options are described once, at RunOptions an
     # fmt: off
     asked = (  # tools/signatures.py
         executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
-        pipesize, spawn_timeout,
+        pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity, scheduler,
+        io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals, ignored_signals,
+        chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities, unshare, best_effort,
     )
     # fmt: on
     options = grouped(asked, in_shell=False)
@@ -176,7 +202,7 @@ async def run_shell(
     on_cancel: OnCancel = "stop",
     drain_timeout: SupportsFloat | None = 0.5,
     executable: StrOrBytesPath | None = None,
-    cwd: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
     close_fds: bool = True,
     pass_fds: Iterable[int] = (),
@@ -186,6 +212,29 @@ async def run_shell(
     restore_signals: bool = True,
     pipesize: int = -1,
     spawn_timeout: SupportsFloat | None = None,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    extra_groups: Iterable[str | int] | None = None,
+    rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+    nice: int = 0,
+    cpu_affinity: Iterable[int] | None = None,
+    scheduler: int | tuple[int, int] | None = None,
+    io_priority: int | tuple[int, int] | None = None,
+    oom_score_adj: int | None = None,
+    pdeathsig: int | None = None,
+    no_new_privs: bool = False,
+    signal_mask: Iterable[int] | None = None,
+    default_signals: Iterable[int] = (),
+    ignored_signals: Iterable[int] = (),
+    chroot: StrOrBytesPath | None = None,
+    cgroup: StrOrBytesPath | int | None = None,
+    controlling_tty: int | None = None,
+    foreground: bool = False,
+    fd_map: Mapping[int, Descriptor] | None = None,
+    listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+    capabilities: Capabilities | None = None,
+    unshare: int = 0,
+    best_effort: Iterable[str] = (),
 ) -> Completed[Any]:
     """Run a command with /bin/sh -c to its end, and return what it wrote.
 
@@ -195,7 +244,9 @@ async def run_shell(
     # fmt: off
     asked = (  # tools/signatures.py
         executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
-        pipesize, spawn_timeout,
+        pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity, scheduler,
+        io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals, ignored_signals,
+        chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities, unshare, best_effort,
     )
     # fmt: on
     options = grouped(asked, in_shell=True)

@@ -13,13 +13,14 @@ import inspect
 import math
 import operator
 from asyncio.subprocess import DEVNULL
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self, SupportsFloat, TypeAlias, get_args
 
 from aiovfork._api import LIMIT
 from aiovfork._group import ProcessGroup
-from aiovfork._options import CHILD_OPTIONS, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._identity import Capabilities
+from aiovfork._options import CHILD_OPTIONS, Descriptor, Env, Stdio, StrOrBytesPath, grouped, readable_again
 from aiovfork._outlasting import outlast
 from aiovfork._process import Process
 from aiovfork._tree import Teardown, check_teardown
@@ -269,7 +270,7 @@ def supervise(  # noqa: D417  # the options are described once, at SpawnOptions
     stderr: Stdio = None,
     limit: int = LIMIT,
     executable: StrOrBytesPath | None = None,
-    cwd: StrOrBytesPath | None = None,
+    cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
     close_fds: bool = True,
     pass_fds: Iterable[int] = (),
@@ -279,6 +280,29 @@ def supervise(  # noqa: D417  # the options are described once, at SpawnOptions
     restore_signals: bool = True,
     pipesize: int = -1,
     spawn_timeout: SupportsFloat | None = None,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    extra_groups: Iterable[str | int] | None = None,
+    rlimits: Mapping[int, int | tuple[int, int]] | None = None,
+    nice: int = 0,
+    cpu_affinity: Iterable[int] | None = None,
+    scheduler: int | tuple[int, int] | None = None,
+    io_priority: int | tuple[int, int] | None = None,
+    oom_score_adj: int | None = None,
+    pdeathsig: int | None = None,
+    no_new_privs: bool = False,
+    signal_mask: Iterable[int] | None = None,
+    default_signals: Iterable[int] = (),
+    ignored_signals: Iterable[int] = (),
+    chroot: StrOrBytesPath | None = None,
+    cgroup: StrOrBytesPath | int | None = None,
+    controlling_tty: int | None = None,
+    foreground: bool = False,
+    fd_map: Mapping[int, Descriptor] | None = None,
+    listen_fds: Iterable[Descriptor] | Mapping[str, Descriptor] = (),
+    capabilities: Capabilities | None = None,
+    unshare: int = 0,
+    best_effort: Iterable[str] = (),
 ) -> Supervisor:
     """Keep a program running: start it again when it ends.
 
@@ -317,9 +341,12 @@ def supervise(  # noqa: D417  # the options are described once, at SpawnOptions
     # fmt: off
     asked = (  # tools/signatures.py
         executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
-        pipesize, spawn_timeout,
+        pipesize, spawn_timeout, user, group, extra_groups, rlimits, nice, cpu_affinity, scheduler,
+        io_priority, oom_score_adj, pdeathsig, no_new_privs, signal_mask, default_signals, ignored_signals,
+        chroot, cgroup, controlling_tty, foreground, fd_map, listen_fds, capabilities, unshare, best_effort,
     )
     # fmt: on
+    asked = readable_again(asked)
     grouped(asked, in_shell=False)  # wrong ones are refused here, not in each run
     options: dict[str, Any] = dict(zip(CHILD_OPTIONS, asked, strict=True))
     if restart not in get_args(Restart):

@@ -14,7 +14,7 @@ from aiovfork._capture import Input, immutable
 from aiovfork._members import Tree
 from aiovfork._options import ChildOptions, Options, Stdio, seconds
 from aiovfork._text import check_codec
-from aiovfork._tree import Teardown, check_tree
+from aiovfork._tree import Teardown, check_no_cgroup, check_tree
 
 OnLimit = Literal["raise", "truncate"]
 OnCancel = Literal["stop", "kill", "detach"]
@@ -134,6 +134,8 @@ def agreed(given: tuple[Any, ...], options: Options) -> Terms:
     _choice(on_cancel, OnCancel, "on_cancel")
     teardown = Teardown((stop_signal,), patience, None if tree == "group" and not leads else tree)
     check_tree(teardown.tree, own_cgroup=tree == "cgroup", options=options)
+    if tree == "cgroup":
+        check_no_cgroup(options, "tree='cgroup'")
     drain_timeout = seconds(drain_timeout, "drain_timeout")
     return Terms(
         timeout,

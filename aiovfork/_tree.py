@@ -144,12 +144,24 @@ def ending(
     if teardown is None and on_cancel is None and not own_cgroup:
         return NOTHING_SAID, options
     said = Ending(teardown, on_cancel, bool(own_cgroup))
+    if own_cgroup:
+        check_no_cgroup(options, "own_cgroup=True")
     if teardown is not None or on_cancel in _ENDS:
         tree = said.default.tree
         check_tree(tree, said.own_cgroup, options)
         if tree == "group" and options.process_group is None and not options.start_new_session:
             options = options._replace(process_group=0)
     return said, options
+
+
+def check_no_cgroup(options: Options, why: str) -> None:
+    """Refuse the option cgroup where the child gets a cgroup of its own.
+
+    Raises:
+        ValueError: It was given.
+    """
+    if options.cgroup is not None:
+        raise ValueError(f"{why} makes a cgroup for the child: cgroup cannot be given too")
 
 
 def check_tree(tree: Tree | None, own_cgroup: bool, options: Options) -> None:

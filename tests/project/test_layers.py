@@ -12,9 +12,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 PYTHON: list[set[str]] = [
     {"_core"},
     {"_binding", "_compat", "_text", "_uvloop"},
-    {"_errors", "_stats"},
+    {"_explanations", "_values"},
+    {"_errors", "_identity", "_limits", "_stats"},
     {"_options"},
-    {"_environment"},
+    {"_descriptors", "_environment"},
+    {"_steps"},
     {"_plan"},
     {"_cgroup"},
     {"_members"},

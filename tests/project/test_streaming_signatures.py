@@ -12,8 +12,8 @@ import pytest
 import aiovfork
 from aiovfork import _lines, _options, _pipeline, _terms
 
-#: What a pipeline cannot have: one program for all, and a session that others join.
-NOT_OF_A_PIPELINE = {"executable", "start_new_session"}
+#: What a pipeline cannot have: one program for all, a session that others join, and its terminal.
+NOT_OF_A_PIPELINE = {"executable", "start_new_session", "controlling_tty"}
 
 
 def keywords_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

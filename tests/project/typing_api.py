@@ -6,7 +6,9 @@ import asyncio
 import decimal
 import pathlib
 import resource
+import socket
 import subprocess
+import sys
 from typing import assert_type
 
 import aiovfork
@@ -73,12 +75,29 @@ async def options() -> None:
     await aiovfork.create_subprocess_exec(
         "program", env={b"NAME": b"value"}, pass_fds=(3,), process_group=None
     )
+    await aiovfork.create_subprocess_exec(
+        *("program", "argument"),
+        user="nobody",
+        group=65534,
+        extra_groups=["users", 5],
+        rlimits={7: 5, 1: (2, -1)},
+        cpu_affinity={0},
+        scheduler=(1, 1),
+        io_priority=aiovfork.IOPriority.IDLE,
+        signal_mask=[],
+        cgroup=b"/sys/fs/cgroup",
+        fd_map={3: 5, 4: sys.stdin},
+        listen_fds={"http": socket.socket()},
+        capabilities=aiovfork.Capabilities(ambient=["CAP_KILL", 5]),
+        best_effort={"nice"},
+    )
+    await aiovfork.run("program", listen_fds=[3, socket.socket()], cwd=5, chroot="/", nice=5)
     # What cannot be had is an error before it runs.
     await aiovfork.create_subprocess_exec("program", preexec_fn=print)  # type: ignore[arg-type]
     await aiovfork.create_subprocess_exec("program", text=True)  # type: ignore[arg-type]
     await aiovfork.create_subprocess_exec("program", no_such_option=1)  # type: ignore[call-arg]
     await aiovfork.create_subprocess_exec(3)  # type: ignore[arg-type]
-    await aiovfork.create_subprocess_exec("program", cwd=3)  # type: ignore[arg-type]
+    await aiovfork.create_subprocess_exec("program", cwd=3.5)  # type: ignore[arg-type]
 
 
 async def whole_runs() -> None:
@@ -95,7 +114,7 @@ async def whole_runs() -> None:
     chosen: aiovfork.RunOptions = {"timeout": 1, "on_cancel": "kill", "tree": None}
     await aiovfork.run("program", **chosen)
     await aiovfork.run("program", on_limit="stop")  # type: ignore[call-overload]
-    await aiovfork.run("program", user="nobody")  # type: ignore[call-overload]
+    await aiovfork.run("program", user=0.5)  # type: ignore[call-overload]
     commands: list[tuple[str, ...] | aiovfork.RunCommand] = [
         ("program",),
         {"args": ["program"], "timeout": 1},

@@ -56,19 +56,6 @@ def test_preexec_fn_is_refused_with_its_replacements() -> None:
     run_on_each(body)
 
 
-@pytest.mark.parametrize(
-    "option", [{"user": "root"}, {"user": 0}, {"group": 0}, {"extra_groups": []}], ids=str
-)
-def test_credentials_are_refused_not_ignored(option: dict[str, Any]) -> None:
-    """user, group and extra_groups raise ValueError: nothing runs with more rights than was asked for."""
-
-    async def body(spawn: Spawner) -> None:
-        with pytest.raises(ValueError, match=next(iter(option))):
-            await spawn.exec("true", **option)
-
-    run_on_each(body)
-
-
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_spawn_timeout_must_be_positive(seconds: float) -> None:
     """A spawn_timeout that cannot be met is a ValueError, not a spawn that always fails."""

@@ -31,6 +31,8 @@ class Named:
 
     program = "program"
     cwd = "cwd"
+    chroot = None
+    cgroup = None
 
 
 async def failure(*args: Any, **options: Any) -> aiovfork.SpawnError:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import aiovfork
 from tests.support.backends import Spawner
 from tests.support.compatibility.rows import Group, each_once, name_of, yes
 from tests.support.view import STOPPED, look_at, view_of
@@ -189,7 +190,7 @@ async def spawn_timeout(spawn: Spawner) -> str:
     return await taken(spawn, {"spawn_timeout": 60})
 
 
-@group.row("`ValueError`", "yes", "`ValueError`", differs="worse")
+@group.row("yes", uvloop="`ValueError`")
 async def credentials(spawn: Spawner) -> str:
     """`user`, `group`, `extra_groups`."""
     uid, gid = os.getuid(), os.getgid()
@@ -207,6 +208,44 @@ async def credentials(spawn: Spawner) -> str:
             found.append(name_of(exc))
         except PermissionError:
             found.append(yes(not may_set_groups()))  # it was tried
+    return each_once(found)
+
+
+@group.row("yes", "`TypeError`", "`ValueError`", plugged="yes", differs="better")
+async def more_options(spawn: Spawner) -> str:
+    """`rlimits`, `nice`, `cpu_affinity`, `scheduler`, `io_priority`, `oom_score_adj`, `pdeathsig`, `no_new_privs`, `signal_mask`, `default_signals`, `ignored_signals`, `chroot`, `cgroup`, `controlling_tty`, `foreground`, `fd_map`, `listen_fds`, `capabilities`, `unshare`, `best_effort`."""
+    options: dict[str, Any] = {
+        "rlimits": {},
+        "nice": 1,
+        "cpu_affinity": os.sched_getaffinity(0),
+        "scheduler": os.SCHED_BATCH,
+        "io_priority": 3,
+        "oom_score_adj": 1000,
+        "pdeathsig": 9,
+        "no_new_privs": True,
+        "signal_mask": [],
+        "default_signals": [15],
+        "ignored_signals": [15],
+        "chroot": "/",
+        "cgroup": "/no/such/cgroup",
+        "controlling_tty": 0,
+        "foreground": True,
+        "fd_map": {5: 0},
+        "listen_fds": [0],
+        "capabilities": aiovfork.Capabilities(bounding=()),
+        "unshare": 0x4000000,
+        "best_effort": ["nice"],
+    }
+    found = []
+    for name, value in options.items():
+        try:
+            await spawn.exec("true", start_new_session=True, **{name: value})
+        except aiovfork.SpawnError:
+            found.append("yes")  # it was tried
+        except (TypeError, ValueError) as exc:
+            found.append(name_of(exc))
+        else:
+            found.append("yes")
     return each_once(found)
 
 

@@ -83,7 +83,7 @@ async def anyio_pass_fds(_: Spawner) -> str:
         return yes((await _view(pass_fds=[fd])).fds.get(fd) == "/dev/zero")
 
 
-@group.row("`ValueError`", "yes", "`ValueError`", differs="worse")
+@group.row("yes", uvloop="`ValueError`")
 async def anyio_user(_: Spawner) -> str:
     """`user`, `group`, `extra_groups`."""
     return await _taken(user=os.getuid(), group=os.getgid(), extra_groups=os.getgroups())
