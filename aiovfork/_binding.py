@@ -173,9 +173,10 @@ def force(engine: _Engine | None = None, report: _Report | None = None, group: _
     lib.avf_force_group(groups[group])
 
 
-_LAUNCHER: Final = os.path.join(os.path.dirname(str(sys.modules["aiovfork._core"].__file__)), "_launcher")
-if lib.avf_set_launcher(os.fsencode(_LAUNCHER)) < 0:
-    raise ImportError(f"the path is too long: {_LAUNCHER}")
+#: The program that finishes what changes credentials, beside the core.
+LAUNCHER: Final = os.path.join(os.path.dirname(str(sys.modules["aiovfork._core"].__file__)), "_launcher")
+if lib.avf_set_launcher(os.fsencode(LAUNCHER)) < 0:
+    raise ImportError(f"the path is too long: {LAUNCHER}")
 
 force(
     os.environ.get("AIOVFORK_ENGINE") or None,  # type: ignore[arg-type]  # a wrong word is a KeyError

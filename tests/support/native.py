@@ -17,6 +17,7 @@ NATIVE = pathlib.Path(__file__).parents[1] / "native"
 @functools.cache
 def _directory() -> pathlib.Path:
     made = tempfile.mkdtemp(prefix="aiovfork-native-")
+    pathlib.Path(made).chmod(0o755)  # some are run by another user
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     return pathlib.Path(made)
 

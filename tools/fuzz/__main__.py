@@ -1,8 +1,8 @@
 """Fuzzes the check of a plan, the child's interpreter and the launcher, over a fake kernel (plan.c).
 
-Needs clang with its libFuzzer. Starts from the corpus beside this file; what it finds goes to --findings, and an input
-that breaks something is printed as a path. `--grow` adds what reaches new code to the corpus; `--seeds` writes its
-first inputs anew, after a change of the plan's layout.
+Needs clang with its libFuzzer. Starts from the corpus beside this file. An input that breaks something is
+printed, and kept in the folder of --findings. `--grow` adds inputs that reach new code to the corpus;
+`--seeds` writes its first inputs anew, after a change of the plan's layout.
 """
 
 import argparse
@@ -26,7 +26,7 @@ FLAGS = [
 def build(folder: Path) -> Path:
     """Compile the code under test with its harness; return the program."""
     csrc = ROOT / "csrc"
-    objects = []
+    objects: list[Path] = []
     for source in (csrc / "child.c", csrc / "plan.c", csrc / "launcher.c", HERE / "plan.c"):
         made = folder / f"{len(objects)}.o"
         subprocess.run(["clang", *FLAGS, "-Dmain=launcher_main", "-c", source, "-o", made], check=True)
@@ -54,8 +54,9 @@ def main() -> int:
         found = Path(folder, "found")
         shutil.copytree(CORPUS, found)
         options.findings.mkdir(exist_ok=True)
-        limits = [f"-max_total_time={options.seconds}", "-timeout=10", f"-artifact_prefix={options.findings}/"]
-        status = subprocess.run([program, *limits, "-print_final_stats=1", found], check=False).returncode
+        limits = [f"-max_total_time={options.seconds}", "-timeout=10", "-print_final_stats=1"]
+        command = [str(program), *limits, f"-artifact_prefix={options.findings}/", str(found)]
+        status = subprocess.run(command, check=False).returncode
         if options.grow and status == 0:
             shutil.rmtree(CORPUS)
             CORPUS.mkdir()

@@ -47,9 +47,7 @@ def write(corpus: Path) -> None:
         plan("/bin/true", env=environment),
         plan("/bin/true", env=environment, steps=_STEPS),
         plan("/bin/true", env=environment, steps=_DIRECT),
-        plan(
-            "/bin/sh", "-c", "exit", env={**environment, "LISTEN_PID": ""}, flags=lib.AVF_PLAN_LISTEN
-        ),
+        plan("/bin/sh", "-c", "exit", env={**environment, "LISTEN_PID": ""}, flags=lib.AVF_PLAN_LISTEN),
     ]
     for number, block in enumerate(plans):
         for mode in _MODES:
