@@ -182,5 +182,8 @@ force(
     os.environ.get("AIOVFORK_ENGINE") or None,  # type: ignore[arg-type]  # a wrong word is a KeyError
     os.environ.get("AIOVFORK_REPORT") or None,  # type: ignore[arg-type]
 )
+# Not with the first port: a server may have thousands of connections by then, and no low number is left.
+if os.environ.get("AIOVFORK_MAILBOXES") != "0":
+    lib.avf_keep_mailboxes()
 if os.environ.get("AIOVFORK_PARK") == "0":
     park_workers(enabled=False)

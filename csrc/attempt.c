@@ -20,20 +20,26 @@
 #include "engine.h"
 #include "group.h"
 #include "launch.h"
+#include "mailbox.h"
 #include "plan.h"
 #include "probe.h"
 #include "reap.h"
 #include "sys.h"
 #include "thread.h"
 
-/* Up to this number of a source, unsharing the table in the child copies less than clone would. */
-enum { ATTEMPT_UNSHARE_BELOW = 256 };
-
 /* How long a report by pipe may say nothing until the kernel is asked. */
 enum { ATTEMPT_ASK_AGAIN_MS = 20 };
 
 /* Ways of giving a child its descriptors that an attempt has found refused. */
-enum { FORGO_UNSHARE = 1, FORGO_OWN_STREAMS = 2 };
+enum { FORGO_UNSHARE = 1, FORGO_OWN_STREAMS = 2, FORGO_MAILBOXES = 4 };
+
+/* How an attempt is made, and what is found out by it. worker only */
+struct attempt_way {
+    int32_t engine, forgo;
+    int suspended; /* clone lets go after exec, or the child's end */
+    int used_mailbox;
+    struct avf_word word; /* the launcher's last */
+};
 
 /* THREAD worker. */
 void avf_attempt_fail(struct avf_attempt *o, int32_t step, int32_t error)
@@ -47,31 +53,47 @@ void avf_attempt_fail(struct avf_attempt *o, int32_t step, int32_t error)
 static void attempt_copy_table(const struct avf_request *r, struct avf_child *child)
 {
     memcpy(child->stream_source, r->source, sizeof child->stream_source);
+    child->source = r->source + 3;
+    child->report_fd = r->report_pipe[1];
+    child->launcher_fd = r->launch_fds[0];
+    child->launch_fd = r->launch_fds[1];
+    child->message[0] =
+        (struct avf_child_message){.fd = r->files.message_fd, .count = r->files.message_count};
+    child->message[1] = (struct avf_child_message){.fd = -1};
     child->unshare_from = 0;
 }
 
 /* THREAD worker. The same from the shared table, which the child unshares at once: that costs nothing for the
- * descriptors that it drops, if all that it needs sits on low numbers. */
-static void attempt_prefer_unshare(const struct avf_request *r, struct avf_child *child, int forgo)
+ * descriptors that it drops, if all that it needs sits on low numbers, or is sent to one. */
+static void attempt_prefer_unshare(const struct avf_request *r, struct avf_child *child, int forgo,
+                                   struct avf_mail *mail)
 {
-    int32_t source[3], same_as[3], highest = r->files.message_fd > 2 ? r->files.message_fd : 2;
-    uint32_t count = r->plan->fd_count;
+    int32_t *low = r->low, same_as[3], highest = 2;
+    uint32_t count = r->plan->fd_count, given = 3 + avf_plan_given_count(r->plan);
     struct rlimit limit;
-    memcpy(source, r->source, sizeof source);
-    avf_streams_prefer_own(r->plan, source, forgo & FORGO_OWN_STREAMS ? INT32_MAX : ATTEMPT_UNSHARE_BELOW,
-                           same_as);
-    for (int i = 0; i < 3; i++)
-        highest = source[i] > highest ? source[i] : highest;
-    for (uint32_t i = 0; i < avf_plan_given_count(r->plan); i++)
-        highest = r->source[3 + i] > highest ? r->source[3 + i] : highest;
-    if (highest >= ATTEMPT_UNSHARE_BELOW)
-        return;
     /* A number above a limit that was lowered since can be kept, but not made again (RLIMIT_NOFILE). */
     if (count &&
         (getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)avf_plan_fds(r->plan)[count - 1] >= limit.rlim_cur))
         return;
-    memcpy(child->stream_source, source, sizeof source);
+    memcpy(low, r->source, given * sizeof *low);
+    low[given] = child->report_fd;
+    low[given + 1] = child->launcher_fd;
+    low[given + 2] = child->launch_fd;
+    avf_streams_prefer_own(r->plan, low, forgo & FORGO_OWN_STREAMS ? INT32_MAX : AVF_UNSHARE_BELOW, same_as);
+    if (avf_mailbox_post(&r->files, low, given + AVF_LAUNCH_SOURCES,
+                         forgo & FORGO_MAILBOXES ? NULL : r->seat->report, mail) < 0)
+        return;
+    for (uint32_t i = 0; i < given + AVF_LAUNCH_SOURCES; i++)
+        highest = low[i] > highest ? low[i] : highest;
+    for (int i = 0; i < 2; i++)
+        highest = mail->message[i].fd > highest ? mail->message[i].fd : highest;
+    memcpy(child->stream_source, low, sizeof child->stream_source);
+    memcpy(child->message, mail->message, sizeof child->message);
     memcpy(child->same_as, same_as, sizeof same_as);
+    child->source = low + 3;
+    child->report_fd = low[given];
+    child->launcher_fd = low[given + 1];
+    child->launch_fd = low[given + 2];
     child->unshare_from = (uint32_t)highest + 1;
 }
 
@@ -156,36 +178,40 @@ static int attempt_prepare_launch(struct avf_request *r, const struct avf_child 
 
 /* THREAD worker. SIGNALS all blocked during the window. One attempt at a child. RETURNS the pid or -errno of
  * clone; the report, and the launcher's last word, tell about the rest. */
-static long attempt_clone(struct avf_request *r, struct avf_child *child, int32_t engine, int suspended,
-                          struct avf_word *ret_word)
+static long attempt_clone(struct avf_request *r, struct avf_child *child, struct attempt_way *way)
 {
     _Alignas(16) char stack[AVF_CHILD_STACK];
     uint64_t all = ~0ULL, mask, flags = 0;
-    int by_pipe = engine & AVF_REPORT_PIPE || child->launcher_fd >= 0;
+    int by_pipe = way->engine & AVF_REPORT_PIPE || r->launch_fds[0] >= 0;
+    struct avf_mail mail = {.box = {-1, -1}};
 
-    *ret_word = (struct avf_word){AVF_STEP_LAUNCHER, 0};
+    way->word = (struct avf_word){AVF_STEP_LAUNCHER, 0};
     if (by_pipe) {
         int error = attempt_open_report_pipe(r);
         if (error < 0)
             return error;
     }
-    child->report_fd = r->report_pipe[1];
+    attempt_copy_table(r, child);
+    if (!(way->forgo & FORGO_UNSHARE))
+        attempt_prefer_unshare(r, child, way->forgo, &mail);
     child->report->error = 0;
     child->report->note_count = 0;
     child->report->step = AVF_STEP_CLONE;
-    child->reset_handlers = child->reset_handlers || !(engine & AVF_ENGINE_CLONE3);
+    child->reset_handlers = child->reset_handlers || !(way->engine & AVF_ENGINE_CLONE3);
     if (!child->reset_handlers)
         flags |= AVF_CLONE_CLEAR_SIGHAND;
     if (child->unshare_from)
         flags |= AVF_CLONE_FILES;
     sys_sigmask(SIG_SETMASK, &all, &mask);
-    long pid = avf_engine_clone((engine & AVF_ENGINE_CLONE3) != 0, flags, stack, sizeof stack, avf_child_run,
-                                child, r->cgroup_fd, (int32_t *)&r->pidfd);
+    long pid = avf_engine_clone((way->engine & AVF_ENGINE_CLONE3) != 0, flags, stack, sizeof stack,
+                                avf_child_run, child, r->cgroup_fd, (int32_t *)&r->pidfd);
     sys_sigmask(SIG_SETMASK, &mask, NULL);
     r->pid = (int32_t)pid;
+    way->used_mailbox =
+        avf_mailbox_clear(&mail); /* before the pipe's end is waited for: it may be in there */
     if (by_pipe) {
         if (pid > 0)
-            attempt_read_report_pipe(r, suspended, ret_word);
+            attempt_read_report_pipe(r, way->suspended, &way->word);
         else
             attempt_close_report_pipe(r, 1);
         attempt_close_report_pipe(r, 0);
@@ -281,11 +307,40 @@ static int attempt_blames_cgroup(const struct avf_request *r, long error)
     return r->cgroup_fd >= 0 && error != -EAGAIN && error != -ENOMEM && error != -EMFILE && error != -ENFILE;
 }
 
+/* THREAD worker. One attempt, and its outcome. RETURNS whether another one, which the way now describes, may do better. */
+static int attempt_once(struct avf_request *r, struct avf_child *child, struct attempt_way *way,
+                        struct avf_attempt *o)
+{
+    long pid = attempt_clone(r, child, way);
+    o->flags = way->engine | (child->unshare_from ? AVF_FDS_UNSHARED : 0) |
+               (r->launch_fds[0] >= 0 ? AVF_LAUNCHER : 0);
+    o->resumed_ns = avf_now();
+    if (pid > 0 && attempt_judge(r, (int32_t)pid, way->word, o) == AVF_FATE_RAN)
+        return 0;
+    avf_attempt_forget_child(r, pid);
+    if (pid < 0 && way->engine & AVF_ENGINE_CLONE3 && avf_engine_refused(pid) && r->cgroup_fd < 0) {
+        way->engine &= ~AVF_ENGINE_CLONE3; /* a filter; or a sandbox that came after the probe */
+        return 1;
+    }
+    if (pid < 0)
+        avf_attempt_fail(o, attempt_blames_cgroup(r, pid) ? AVF_STEP_CGROUP : AVF_STEP_CLONE, (int32_t)pid);
+    if (o->error == 0 || r->seat->report->cancel)
+        return 0;
+    if (o->step == AVF_STEP_UNSHARE_FDS) /* a filter on that flag, or on kcmp */
+        way->forgo |= o->error == -ESTALE ? FORGO_OWN_STREAMS : FORGO_UNSHARE;
+    else if (o->step == AVF_STEP_RECEIVE_FDS &&
+             way->used_mailbox) /* it was closed; or RLIMIT_NOFILE is low */
+        way->forgo |= FORGO_MAILBOXES;
+    else
+        return 0;
+    return 1;
+}
+
 /* THREAD worker. Everything from the pipes to a child that runs its program, or the reason why not. */
 void avf_attempt_run(struct avf_request *r, struct avf_attempt *o)
 {
     avf_facts facts;
-    int32_t step, forgo = 0;
+    int32_t step;
     if (!attempt_is_possible(r, &facts, o))
         return;
     int32_t engine = avf_probe_engine(&facts);
@@ -301,9 +356,6 @@ void avf_attempt_run(struct avf_request *r, struct avf_attempt *o)
         .parent_pid = getpid(),
         .libc_signals = avf_libc_signals(),
         .reset_handlers = avf_probe_is_lasting(facts.clear_sighand),
-        .message_fd = r->files.message_fd,
-        .message_count = r->files.message_count,
-        .source = r->source + 3,
         .scratch = r->scratch,
     };
     avf_plan_split(r->plan, r->plan->argv_offset, r->plan->argv_count, r->argv);
@@ -314,40 +366,15 @@ void avf_attempt_run(struct avf_request *r, struct avf_attempt *o)
     if (error == 0 && avf_plan_needs_launcher(r->plan)) {
         step = AVF_STEP_LAUNCHER;
         error = attempt_prepare_launch(r, &child);
-        forgo = FORGO_UNSHARE;
     }
-    child.launcher_fd = r->launch_fds[0];
-    child.launch_fd = r->launch_fds[1];
     if (error < 0) {
         avf_attempt_fail(o, step, error);
         return;
     }
     avf_streams_add_pipes(r->plan, &r->pipes, r->source);
+    struct attempt_way way = {.engine = engine, .suspended = facts.memory_shared && facts.parent_suspended};
     if (!(r->plan->flags & AVF_PLAN_CLOSE_FDS) || engine & AVF_REPORT_PIPE || !avf_probe_close_range(&facts))
-        forgo = FORGO_UNSHARE;
-
-    for (;;) {
-        attempt_copy_table(r, &child);
-        if (!(forgo & FORGO_UNSHARE))
-            attempt_prefer_unshare(r, &child, forgo);
-        struct avf_word word;
-        long pid = attempt_clone(r, &child, engine, facts.memory_shared && facts.parent_suspended, &word);
-        o->flags = engine | (child.unshare_from ? AVF_FDS_UNSHARED : 0) |
-                   (child.launcher_fd >= 0 ? AVF_LAUNCHER : 0);
-        o->resumed_ns = avf_now();
-        if (pid > 0 && attempt_judge(r, (int32_t)pid, word, o) == AVF_FATE_RAN)
-            return;
-        avf_attempt_forget_child(r, pid);
-        if (pid < 0 && engine & AVF_ENGINE_CLONE3 && avf_engine_refused(pid) && r->cgroup_fd < 0) {
-            engine &= ~AVF_ENGINE_CLONE3; /* a filter; or a sandbox that came after the probe */
-            continue;
-        }
-        if (pid < 0)
-            avf_attempt_fail(o, attempt_blames_cgroup(r, pid) ? AVF_STEP_CGROUP : AVF_STEP_CLONE,
-                             (int32_t)pid);
-        if (o->step != AVF_STEP_UNSHARE_FDS || o->error == 0 || r->seat->report->cancel)
-            return;
-        forgo |=
-            o->error == -ESTALE ? FORGO_OWN_STREAMS : FORGO_UNSHARE; /* a filter on that flag or on kcmp */
-    }
+        way.forgo = FORGO_UNSHARE;
+    while (attempt_once(r, &child, &way, o))
+        ;
 }

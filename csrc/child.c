@@ -98,12 +98,21 @@ CHILD_FN int child_lift(const struct avf_child *c, int step, int fd)
     return lifted;
 }
 
-/* THREAD child. Takes the given files out of the message that holds them. It is only looked at, not consumed:
- * a second attempt at this child finds it again. They get numbers in this process' own table only, so no close
- * of one can drop a record lock of the parent's (fcntl(2)). */
-CHILD_FN const int32_t *child_receive_files(const struct avf_child *c)
+/* THREAD child. Whether a mailbox still is what was put there: the application may have closed the number, and opened
+ * something else at it, before this process had its own table. */
+CHILD_FN int child_is_socket(int fd, uint64_t cookie)
 {
-    int32_t *numbers = c->scratch + 3 + c->plan->fd_count;
+    uint64_t found = 0;
+    uint32_t size = sizeof found;
+    return AVF_SYS6(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &found, &size, 0) == 0 && found == cookie;
+}
+
+/* THREAD child. Takes the files out of a message. It is only looked at, not consumed: a second attempt at this child
+ * finds it again. They get numbers in this process' own table only, so no close of one can drop a record lock of the
+ * parent's (fcntl(2)). */
+CHILD_FN void child_receive_message(const struct avf_child *c, const struct avf_child_message *from,
+                                    int32_t *ret_numbers)
+{
     char byte;
     struct iovec data = {&byte, 1};
     union {
@@ -112,14 +121,27 @@ CHILD_FN const int32_t *child_receive_files(const struct avf_child *c)
     } control;
     struct msghdr message = {
         .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    long got = AVF_SYS4(SYS_recvmsg, c->message_fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC, 0);
+    if (from->cookie && !child_is_socket(from->fd, from->cookie))
+        child_fail(c, AVF_STEP_RECEIVE_FDS, -ESTALE);
+    long got = AVF_SYS4(SYS_recvmsg, from->fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC, 0);
     child_check(c, AVF_STEP_RECEIVE_FDS, got);
     if (message.msg_flags & MSG_CTRUNC) /* no room in the table: RLIMIT_NOFILE */
         child_fail(c, AVF_STEP_RECEIVE_FDS, -EMFILE);
-    if (got == 0 || message.msg_controllen < CMSG_LEN(c->message_count * sizeof(int)))
+    if (got == 0 || message.msg_controllen < CMSG_LEN(from->count * sizeof(int)))
         child_fail(c, AVF_STEP_RECEIVE_FDS, -EIO);
-    for (uint32_t i = 0; i < c->message_count; i++)
-        numbers[i] = ((const int *)CMSG_DATA(&control.header))[i];
+    for (uint32_t i = 0; i < from->count; i++)
+        ret_numbers[i] = ((const int *)CMSG_DATA(&control.header))[i];
+}
+
+/* THREAD child. The given files, then those that sit high in the parent's table. */
+CHILD_FN const int32_t *child_receive_files(const struct avf_child *c)
+{
+    int32_t *numbers = c->scratch + 3 + c->plan->fd_count, *next = numbers;
+    for (int i = 0; i < 2; i++)
+        if (c->message[i].fd >= 0) {
+            child_receive_message(c, &c->message[i], next);
+            next += c->message[i].count;
+        }
     return numbers;
 }
 
@@ -137,16 +159,14 @@ enum { KEEP_REPORT, KEEP_LAUNCHER, KEEP_LAUNCH, KEEP_HELD, KEEP_COUNT = KEEP_HEL
 /* THREAD child. Puts the standard streams and the plan's numbers in place, and moves what is kept out of their way. */
 CHILD_FN void child_place_fds(const struct avf_child *c, int32_t *ret_keep)
 {
-    const int32_t *targets = avf_plan_fds(c->plan), *received = NULL;
+    const int32_t *targets = avf_plan_fds(c->plan), *received = child_receive_files(c);
     uint32_t count = c->plan->fd_count;
     int32_t *placed = c->scratch;
     int devnull = -1;
 
-    ret_keep[KEEP_REPORT] = child_lift(c, AVF_STEP_STDIO, c->report_fd);
-    ret_keep[KEEP_LAUNCHER] = child_lift(c, AVF_STEP_STDIO, c->launcher_fd);
-    ret_keep[KEEP_LAUNCH] = child_lift(c, AVF_STEP_STDIO, c->launch_fd);
-    if (c->message_fd >= 0)
-        received = child_receive_files(c);
+    ret_keep[KEEP_REPORT] = child_source(c, AVF_STEP_STDIO, c->report_fd, received);
+    ret_keep[KEEP_LAUNCHER] = child_source(c, AVF_STEP_STDIO, c->launcher_fd, received);
+    ret_keep[KEEP_LAUNCH] = child_source(c, AVF_STEP_STDIO, c->launch_fd, received);
     for (int i = 0; i < 3; i++) {
         int32_t source = c->stream_source[i];
         if (source == AVF_SOURCE_DEVNULL) {
@@ -539,7 +559,7 @@ __attribute__((noinline, noreturn)) void avf_child_run(void *arg)
     if (c->plan->flags & AVF_PLAN_CLOSE_FDS)
         child_close_fds(c, keep);
     child_run_steps(c, 0, AVF_STEP_LAUNCHER, keep + KEEP_HELD);
-    if (c->launcher_fd >= 0)
+    if (keep[KEEP_LAUNCHER] >= 0)
         child_launch(c, keep);
     avf_child_go_on(c);
 }

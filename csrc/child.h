@@ -48,6 +48,13 @@ enum {
 /* The most files that one message carries (SCM_MAX_FD, unix(7)). */
 enum { AVF_MESSAGE_FILES = 253 };
 
+/* Files in flight that a child receives (messages.c). */
+struct avf_child_message {
+    int32_t fd;      /* a socket that holds them; -1 if there is none */
+    uint32_t count;  /* of files */
+    uint64_t cookie; /* which socket it must be (SO_COOKIE), if it sits in a mailbox; else 0 */
+};
+
 /* Built by the worker, or by the launcher. The child takes a copy and changes nothing in it. */
 struct avf_child {
     const avf_plan *plan;
@@ -57,17 +64,17 @@ struct avf_child {
     struct avf_report *report;
     uint64_t sigmask;    /* the caller's */
     int32_t parent_pid;  /* the process that this is a child of */
-    int32_t report_fd;   /* CLOEXEC, closed by exec or exit; -1 in memory mode */
+    int32_t report_fd;   /* CLOEXEC, closed by exec or exit; a source; AVF_SOURCE_CLOSED in memory mode */
     int32_t is_launched; /* it runs in the launcher, and says by words to report_fd where it is */
     /* unused in the launcher: */
-    uint64_t libc_signals;          /* signals that libc keeps for itself: the child never ignores them */
-    int32_t reset_handlers;         /* the kernel did not (no CLONE_CLEAR_SIGHAND) */
-    int32_t message_fd;             /* a socket that holds a message of files; -1 if there is none */
-    uint32_t message_count;         /* files in it */
-    int32_t launcher_fd, launch_fd; /* the launcher, and the memfd that it reads; or -1 */
+    uint64_t libc_signals;  /* signals that libc keeps for itself: the child never ignores them */
+    int32_t reset_handlers; /* the kernel did not (no CLONE_CLEAR_SIGHAND) */
+    struct avf_child_message message[2]; /* the given files; those that sit high in the parent's table */
+    int32_t launcher_fd, launch_fd;      /* sources: the launcher, and the memfd that it reads */
     int32_t stream_source[3];
     const int32_t *source; /* of each of the plan's numbers, then of what it holds */
-    int32_t *scratch;      /* 3 + sources + message_count numbers; nobody but the child ever reads them */
+    int32_t *
+        scratch; /* 3 + fd_count numbers, and one for each received file; nobody but the child ever reads them */
     int32_t same_as[3];    /* with unshare_from: the parent's duplicate that stdio i must equal, or -1 */
     uint32_t unshare_from; /* > 0: the table is shared (CLONE_FILES); unshare and drop from here */
 };

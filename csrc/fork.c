@@ -14,6 +14,7 @@
 
 #include "capturing.h"
 #include "collector.h"
+#include "mailbox.h"
 #include "park.h"
 #include "port.h"
 #include "reaper.h"
@@ -105,6 +106,7 @@ static void fork_child(void)
     avf_collector_after_fork();
     avf_reaper_after_fork();
     avf_files_after_fork();
+    avf_mailbox_after_fork();
     avf_park_after_fork();
     avf_window_after_fork();
     memset(&avf_state.counters, 0, sizeof avf_state.counters);

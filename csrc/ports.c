@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "collector.h"
+#include "mailbox.h"
 #include "port.h"
 
 /* THREAD loop. */
@@ -22,6 +23,7 @@ int32_t avf_port_open(avf_port **ret_port)
     avf_lock();
     if (error == 0)
         error = avf_state.fork_is_watched ? avf_window_open() : -ENOMEM;
+    avf_mailbox_open();
     if (error == 0)
         error = avf_collector_open();
     if (error == 0) {

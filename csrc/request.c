@@ -40,13 +40,14 @@ static int request_hold_cgroup(struct avf_request *r)
     return r->cgroup_fd < 0 ? -errno : 0;
 }
 
-/* THREAD loop. One block: request, argv, envp, shared files, the plan's copy, source, scratch, LISTEN_PID. */
+/* THREAD loop. One block: request, argv, envp, shared files, the plan's copy, source, low, scratch, LISTEN_PID. */
 static struct avf_request *request_allocate(const void *plan, const avf_plan *header)
 {
     size_t sources = 3 + (size_t)header->fd_count + header->held_count;
     size_t pointers = (size_t)header->argv_count + header->envp_count + 2;
     size_t plan_size = ((size_t)header->size + 7) & ~(size_t)7;
-    size_t numbers = 2 * sources + (sources < AVF_MESSAGE_FILES ? sources : AVF_MESSAGE_FILES);
+    size_t low = sources + AVF_LAUNCH_SOURCES,
+           numbers = 2 * (sources + low); /* each is received once at most */
     struct avf_request *r =
         malloc(sizeof *r + (pointers + sources) * sizeof(void *) + plan_size + numbers * sizeof(int32_t) +
                (header->flags & AVF_PLAN_LISTEN ? AVF_LISTEN_PID : 0));
@@ -61,7 +62,8 @@ static struct avf_request *request_allocate(const void *plan, const avf_plan *he
         .argv = argv,
         .envp = argv + header->argv_count + 1,
         .source = (int32_t *)(copy + plan_size),
-        .scratch = (int32_t *)(copy + plan_size) + sources,
+        .low = (int32_t *)(copy + plan_size) + sources,
+        .scratch = (int32_t *)(copy + plan_size) + sources + low,
         .files = {.shared = shared, .message = {-1, -1}, .message_fd = -1},
         .pipes = {.child_end = {-1, -1, -1}, .parent_end = {-1, -1, -1}},
         .report_pipe = {-1, -1},

@@ -5,6 +5,8 @@
 #include "streams.h"
 #include "window.h"
 
+enum { AVF_LAUNCH_SOURCES = 3 }; /* the report's pipe, the launcher and the memfd that it reads */
+
 struct avf_request {
     /* immutable after submit */
     const avf_plan *plan;
@@ -15,8 +17,9 @@ struct avf_request {
     const char **argv, **envp; /* filled by the worker */
     char *listen_pid;          /* a string of envp that the child completes, or NULL */
     int32_t *source;           /* of the three streams, then of all that the plan gives */
-    int32_t *scratch;          /* the child's; nobody else reads it */
-    struct avf_seat *seat;     /* once the worker runs */
+    int32_t *low;          /* the same, and what launches; sent where it sat high (mailbox.c); worker only */
+    int32_t *scratch;      /* the child's; nobody else reads it */
+    struct avf_seat *seat; /* once the worker runs */
     /* descriptors, noted here for whoever ends the request, and for fork.c */
     struct avf_files files;
     struct avf_pipes pipes;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "collector.h"
+#include "mailbox.h"
 #include "park.h"
 #include "plan.h"
 #include "port.h"
@@ -16,7 +17,7 @@
 /* THREAD loop, under the lock. */
 static int spawn_is_ours(const struct avf_port *port, int fd)
 {
-    return fd == port->epoll_fd || fd == port->event_fd || fd == port->timer_fd;
+    return fd == port->epoll_fd || fd == port->event_fd || fd == port->timer_fd || avf_mailbox_is_ours(fd);
 }
 
 /* THREAD loop, under the lock. Whether a number of the caller's, closed at the call, has become one of ours: the port

@@ -60,18 +60,20 @@ SYSTEM_CALLS = (
     ),
     SystemCall(
         "sendmsg",
-        "puts given regular files into a socket (SCM_RIGHTS), where they wait for the child",
-        "they are duplicated",
+        "puts files into a socket (SCM_RIGHTS) for the child: given regular ones; all, where the process has "
+        "many descriptors",
+        "they are duplicated; the table is copied",
     ),
     SystemCall(
         "recvmsg",
         "takes these files out, in the child",
-        "they are duplicated",
+        "they are duplicated; the table is copied",
     ),
     SystemCall(
         "getsockopt",
-        "SO_LINGER: asks whether closing the duplicate of a given socket could block",
-        "it is closed on the loop's thread",
+        "SO_LINGER: asks whether closing the duplicate of a given socket could block; SO_COOKIE: whether a "
+        "number that aiovfork keeps is still its own",
+        "it is closed on the loop's thread; where many descriptors are open, the table is copied",
     ),
     SystemCall(
         "poll",

@@ -70,6 +70,7 @@ C: list[set[str]] = [
     {"streams"},
     {"request"},
     {"collection"},
+    {"mailbox"},
     {"port", "attempt"},
     {"park"},
     {"reaper"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import subprocess
 import sys
 
@@ -103,13 +104,19 @@ def test_classes_fit_where_asyncios_do() -> None:
     assert not missing
 
 
-def test_importing_starts_nothing() -> None:
-    """An import opens no descriptor, starts no thread and no process."""
+@pytest.mark.parametrize(("mailboxes", "opened"), [("", 9), ("0", 0)])
+def test_importing_starts_nothing(mailboxes: str, opened: int) -> None:
+    """An import starts no thread and no process, and opens only the low descriptors that are kept, if any are wanted."""
     program = (
-        "import asyncio, os, threading, psutil\n"
+        "import asyncio, os, sys, threading, psutil\n"
         "before = set(os.listdir('/proc/self/fd')), os.listdir('/proc/self/task')\n"
         "import aiovfork\n"
-        "assert before == (set(os.listdir('/proc/self/fd')), os.listdir('/proc/self/task'))\n"
+        "opened = set(os.listdir('/proc/self/fd')) - before[0]\n"
+        "assert len(opened) == int(sys.argv[1]) and len({os.readlink(f'/proc/self/fd/{fd}') for fd in opened}) <= 1\n"
+        "assert all(map(str.isdigit, opened)) and all(10 <= int(fd) < 256 for fd in opened)\n"
+        "assert before[1] == os.listdir('/proc/self/task')\n"
         "assert not psutil.Process().children()\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+    environment = {**os.environ, "AIOVFORK_MAILBOXES": mailboxes}
+    command = [sys.executable, "-W", "error", "-c", program, str(opened)]
+    subprocess.run(command, env=environment, check=True)
