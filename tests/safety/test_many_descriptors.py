@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -22,7 +23,9 @@ import pytest
 
 import aiovfork
 from aiovfork import DEVNULL, PIPE, STDOUT
+from aiovfork._binding import lib
 from tests.support.backends import LOOP_FACTORIES
+from tests.support.core import Port, Step
 from tests.support.hold import held
 from tests.support.isolated import isolated
 from tests.support.mailboxes import NUMBERS, mailboxes, many_open
@@ -149,6 +152,30 @@ async def test_failures_with_many_open() -> None:
                 await aiovfork.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, **options)  # type: ignore[arg-type]
             assert info.value.step == step  # type: ignore[attr-defined]
             assert mailboxes() == before
+
+
+def test_the_launcher_with_many_open() -> None:
+    """P8. What launches a child sits high as well: it is sent, and the program holds nothing of it."""
+    before = mailboxes()
+    port = Port()
+    with many_open():
+        read_end, write_end = os.pipe()
+        steps = [Step(lib.AVF_STEP_SETGID, os.getgid())]
+        ticket = port.spawn("ls", "-l", "/proc/self/fd", stdout=write_end, steps=steps)
+        os.close(write_end)
+        (record,) = port.events(lib.AVF_SPAWNED, 1)
+        with open(read_end) as output:
+            listed = re.findall(r" (\d+) -> (.*)$", output.read(), re.MULTILINE)
+        port.events(lib.AVF_EXITED, 1)
+        assert record.ticket == ticket
+        assert (
+            record.flags & (lib.AVF_LAUNCHER | lib.AVF_FDS_UNSHARED)
+            == lib.AVF_LAUNCHER | lib.AVF_FDS_UNSHARED
+        )
+        assert [int(fd) for fd, _ in listed] == [0, 1, 2, 3]  # ls itself opens a directory
+        assert [target for _, target in listed[:3:2]] == ["/dev/null"] * 2
+        assert mailboxes() == before
+    lib.avf_port_free(port.port)
 
 
 async def test_a_number_of_ours_is_given() -> None:
