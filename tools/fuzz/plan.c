@@ -146,12 +146,12 @@ static void run_child(const avf_plan *plan)
     const char **argv = calloc(plan->argv_count + 1, sizeof *argv),
                **envp = calloc(plan->envp_count + 1, sizeof *envp);
     int32_t *source = malloc((given + 1) * sizeof *source);
-    int32_t *scratch = malloc((3 + given + AVF_MESSAGE_FILES) * sizeof *scratch);
+    int32_t *scratch = malloc((3 + given + 2 * AVF_MESSAGE_FILES) * sizeof *scratch);
     char listen_pid[AVF_LISTEN_PID] = "LISTEN_PID=";
     struct avf_report report = {0};
     uint32_t received = answers % (AVF_MESSAGE_FILES + 1);
     for (uint32_t i = 0; i < given; i++)
-        source[i] = mode & MODE_MESSAGE && received ? AVF_SOURCE_RECEIVED - (int32_t)(i % received)
+        source[i] = mode & MODE_MESSAGE && received ? AVF_SOURCE_RECEIVED - (int32_t)(i % (2 * received))
                                                     : (int32_t)(3 + i);
     avf_plan_split(plan, plan->argv_offset, plan->argv_count, argv);
     avf_plan_split(plan, plan->envp_offset, plan->envp_count, envp);
@@ -162,8 +162,8 @@ static void run_child(const avf_plan *plan)
         .listen_pid = plan->flags & AVF_PLAN_LISTEN ? listen_pid : NULL,
         .report = &report,
         .report_fd = mode & MODE_KEPT ? 5 : -1,
-        .message_fd = mode & MODE_MESSAGE ? 6 : -1,
-        .message_count = mode & MODE_MESSAGE ? received : 0,
+        .message = {{.fd = mode & MODE_MESSAGE ? 6 : -1, .count = received},
+                    {.fd = mode & MODE_MESSAGE ? 7 : -1, .count = received}},
         .launcher_fd = avf_plan_needs_launcher(plan) ? 3 : -1,
         .launch_fd = avf_plan_needs_launcher(plan) ? 4 : -1,
         .stream_source = {AVF_SOURCE_DEVNULL, AVF_SOURCE_CLOSED, 2},
