@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import pathlib
 import select
@@ -10,12 +12,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 import aiovfork
-from aiovfork import PIPE
+from aiovfork import PIPE, park_workers
+from tests.support.backends import LOOP_FACTORIES, LoopFactory
 from tests.support.hold import Hold
 from tests.support.isolated import ROOT, isolated
 from tests.support.window import children_in_window, until
@@ -78,14 +81,6 @@ def test_a_parent_that_ends_in_the_window(how: str, tmp_path: pathlib.Path) -> N
     assert "SIGSEGV" not in said
 
 
-@pytest.mark.parametrize("name", ["pdeathsig", "parent_death_signal"])
-async def test_there_is_no_option_for_a_parent_death_signal(name: str) -> None:
-    """P9. An option that would mean the worker's death instead of the process' is not there: TypeError, not silence."""
-    options: Any = {name: signal.SIGKILL}
-    with pytest.raises(TypeError, match=name):
-        await aiovfork.create_subprocess_exec("true", **options)
-
-
 needs_setpriv = pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv (util-linux)")
 SETPRIV = ["setpriv", "--pdeathsig", "TERM", "sh", "-c"]
 
@@ -130,6 +125,93 @@ def test_a_death_signal_means_the_process() -> None:
         parent.kill()
         assert parent.wait() == -signal.SIGKILL
         assert lives.read() == b""  # at the death of the last process that has the other end
+
+
+#: More than workers that park for children that have not asked for it.
+MANY: Final = 100
+AS_MYSELF: Final[dict[str, Any]] = {"user": os.geteuid()}
+AS_NOBODY: Final[dict[str, Any]] = {"user": 65534, "group": 65534, "extra_groups": []}
+OTHERS: Final = [{}, AS_MYSELF, *([AS_NOBODY] if os.geteuid() == 0 else [])]
+
+
+@pytest.mark.parametrize("options", OTHERS, ids=["direct", "launcher", "another user"][: len(OTHERS)])
+async def test_a_declared_death_signal_does_not_mean_the_worker(options: dict[str, Any]) -> None:
+    """P9. However many children have one, and whoever they are: none gets its signal while the process lives."""
+    read_end, write_end = os.pipe()
+    park_workers(enabled=False)  # says nothing about children whose signal was declared
+    try:
+        children = [
+            await aiovfork.create_subprocess_exec("cat", stdin=read_end, pdeathsig=signal.SIGTERM, **options)
+            for _ in range(MANY)
+        ]
+    finally:
+        park_workers(enabled=True)
+        os.close(read_end)
+        os.close(write_end)
+    assert await asyncio.gather(*(child.wait() for child in children)) == [0] * MANY
+
+
+async def _with_declared(write_end: int, how: str, options: dict[str, Any]) -> None:
+    for _ in range(3):
+        await aiovfork.create_subprocess_exec(
+            "sh", "-c", "echo $$; exec sleep 1000", stdout=write_end, pdeathsig=signal.SIGKILL, **options
+        )
+    os.close(write_end)
+    if how == "idle":
+        await asyncio.Event().wait()
+
+
+def _parent(write_end: str, how: str, loop: str, options: str) -> None:
+    """Start children, and then wait: in a loop that runs, or without one."""
+    factory = LOOP_FACTORIES[loop]
+    running = factory()
+    running.run_until_complete(_with_declared(int(write_end), how, json.loads(options)))
+    signal.pause()
+
+
+@pytest.mark.parametrize("options", OTHERS, ids=["direct", "launcher", "another user"][: len(OTHERS)])
+@pytest.mark.parametrize("how", ["idle", "stopped"])
+@pytest.mark.parametrize("loop", LOOP_FACTORIES)
+def test_a_declared_death_signal_means_the_process(loop: str, how: str, options: dict[str, Any]) -> None:
+    """P9. kill -9 of the process ends its children, whether its loop is idle or has stopped, and whoever they are."""
+    read_end, write_end = os.pipe()
+    code = (
+        f"import sys; sys.path.append({str(ROOT)!r});"
+        "from tests.safety.test_parent_death import _parent as f; f(*sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, str(write_end), how, loop, json.dumps(options)]
+    parent = subprocess.Popen(command, pass_fds=[write_end])
+    os.close(write_end)
+    with open(read_end, "rb") as lives:
+        assert all(int(lives.readline()) > 0 for _ in range(3))
+        parent.kill()
+        assert parent.wait() == -signal.SIGKILL
+        assert lives.read() == b""  # at the death of the last process that has the other end
+
+
+@pytest.mark.parametrize("factory", LOOP_FACTORIES.values(), ids=LOOP_FACTORIES)
+def test_a_declared_death_signal_and_a_closed_loop(factory: LoopFactory) -> None:
+    """P9. The end of the loop that has started a child is not the death of the process."""
+    read_end, write_end = os.pipe()
+    lives, living = os.pipe()
+
+    async def start() -> None:
+        script = "echo ready; cat; echo not killed"
+        call = aiovfork.run(
+            "sh", "-c", script, stdin=read_end, stdout=living, pdeathsig=signal.SIGKILL, on_cancel="detach"
+        )
+        task = asyncio.ensure_future(call)
+        await asyncio.get_running_loop().run_in_executor(None, output.readline)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    with open(lives, "rb") as output:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(start())
+        for fd in (read_end, living, write_end):
+            os.close(fd)
+        assert output.read() == b"not killed\n"
 
 
 def _run_and_exit() -> int:

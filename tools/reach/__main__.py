@@ -88,9 +88,17 @@ class Compiler:
         status, line = symbol_gate.judge(self.folder / "child.o", self.nm, self.machine())
         if status:
             raise ReachError(line)
+        self.build_launcher(flags)
         program = self.folder / "smoke"
         self.run(*STRICT, "-I", ROOT / "csrc", SMOKE, *objects, "-o", program, "-ldl")
         return program, len(sources)
+
+    def build_launcher(self, flags: list[str]) -> None:
+        """Link the launcher as meson.build does: without libc, where the machine has assembly of ours."""
+        csrc, launcher = ROOT / "csrc", self.folder / "_launcher"
+        sources = [csrc / "launcher.c", csrc / "plan.c", csrc / "child.c"]
+        alone = ["-static", "-nostdlib", "-fno-pie", "-no-pie"] if self.machine() != "another" else []
+        self.run(*STRICT, *flags, *alone, *sources, "-o", launcher)
 
 
 def kernel_headers(folder: Path) -> list[str]:

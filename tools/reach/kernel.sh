@@ -45,7 +45,7 @@ Compiler(f"{sys.argv[3]} -static", Path(sys.argv[2])).build()
 END
 image=$work/image
 mkdir -p "$image"/{bin,dev,proc,tmp}
-cp "$work/smoke" "$image/smoke"
+cp "$work/smoke" "$work/_launcher" "$image/"
 use_suites "${1%%:*}"
 fetch busybox-static
 cp "$(find "$work/package" -path "*bin/busybox")" "$image/bin/"

@@ -78,8 +78,9 @@ static void plan_add(struct plan *plan, uint32_t *offset, uint32_t *count, const
 }
 
 /* argv ends with NULL; its first string is the program. Standard input is /dev/null, standard output as given. A
- * directory that is not NULL becomes the child's. */
-static struct plan plan_make(const char *const *argv, int32_t input, int32_t output, const char *directory)
+ * directory that is not NULL becomes the child's, and so does a user that is not negative. */
+static struct plan plan_make_as(const char *const *argv, int32_t input, int32_t output, const char *directory,
+                                int64_t user)
 {
     struct plan plan = {.head = {
                             .size = sizeof(avf_plan),
@@ -90,7 +91,12 @@ static struct plan plan_make(const char *const *argv, int32_t input, int32_t out
                             .cgroup_fd = -1,
                         }};
     avf_plan *head = &plan.head;
-    if (directory) {
+    if (user >= 0) {
+        avf_plan_step step = {.step = AVF_STEP_SETUID, .value = user};
+        head->step_count = 1;
+        memcpy(plan.bytes + head->size, &step, sizeof step);
+        head->size += sizeof step;
+    } else if (directory) {
         avf_plan_step step = {.step = AVF_STEP_CHDIR, .value = sizeof(avf_plan) + sizeof step};
         uint32_t unused_offset, unused_count = 0;
         head->step_count = 1;
@@ -103,6 +109,11 @@ static struct plan plan_make(const char *const *argv, int32_t input, int32_t out
         plan_add(&plan, &head->argv_offset, &head->argv_count, *argv);
     plan_add(&plan, &head->envp_offset, &head->envp_count, "PATH=/usr/bin:/bin");
     return plan;
+}
+
+static struct plan plan_make(const char *const *argv, int32_t input, int32_t output, const char *directory)
+{
+    return plan_make_as(argv, input, output, directory, -1);
 }
 
 /* THE NEXT RECORD: waits for it as a loop does, and acknowledges it. */
@@ -248,6 +259,23 @@ static void check_failures(avf_port *port)
     expect(avf_spawn(port, no_program.bytes, no_program.head.size, NULL, &step), -EINVAL,
            "the error of a bad plan");
     expect(step, AVF_STEP_PLAN, "its step");
+}
+
+/* A child that sets its user, to what it is, goes through the launcher. */
+static void check_launcher(avf_port *port)
+{
+    const char *const nothing[] = {"/nowhere/at/all", NULL}, *const program[] = {"/bin/sh", "-c", "exit 9",
+                                                                                 NULL};
+    struct plan good = plan_make_as(program, AVF_STDIO_DEVNULL, AVF_STDIO_DEVNULL, NULL, geteuid());
+    struct plan bad = plan_make_as(nothing, AVF_STDIO_DEVNULL, AVF_STDIO_DEVNULL, NULL, geteuid());
+    begin("the launcher");
+    uint64_t ticket = spawn(port, &good);
+    avf_event event = expect_event(port, AVF_SPAWNED, ticket);
+    expect(event.flags & AVF_LAUNCHER, AVF_LAUNCHER, "its mark");
+    expect_exit(port, ticket, 9 << 8);
+    event = expect_event(port, AVF_FAILED, spawn(port, &bad));
+    expect(event.error, -ENOENT, "the error");
+    expect(event.step, AVF_STEP_EXEC, "the step");
 }
 
 static void check_signal(avf_port *port)
@@ -491,12 +519,22 @@ static void make_held_program(const char *folder)
     close(fd);
 }
 
+/* The launcher lies beside this program. */
+static void set_launcher(const char *program)
+{
+    char path[4096];
+    const char *slash = strrchr(program, '/');
+    snprintf(path, sizeof path, "%.*s_launcher", slash ? (int)(slash - program) + 1 : 0, program);
+    expect(avf_set_launcher(path), 0, "avf_set_launcher");
+}
+
 int main(int count, char **arguments)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (count != 2)
         fail("usage: smoke FOLDER, an empty one");
     make_held_program(arguments[1]);
+    set_launcher(arguments[0]);
     say_facts();
     avf_port_free(open_port()); /* whatever is made once and kept */
     int descriptors = count_entries("/proc/self/fd");
@@ -507,6 +545,7 @@ int main(int count, char **arguments)
         avf_force(clone3, report_pipe);
         check_output_and_status(port);
         check_failures(port);
+        check_launcher(port);
         check_signal(port);
         check_cancel_of_a_held_spawn(port);
         check_captures(port);
