@@ -4,6 +4,7 @@ import contextlib
 import mmap
 import os
 import resource
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,36 @@ def _inherited() -> dict[str, Any]:
     return {"pass_fds": (os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_WRONLY))}
 
 
+def _user() -> dict[str, Any]:
+    """Another user where that is allowed; else the own one, which takes the same way."""
+    nobody = 65534
+    if os.geteuid() == 0:
+        return {"user": nobody, "group": nobody, "extra_groups": []}
+    return {"user": os.geteuid(), "group": os.getegid()}
+
+
+def _limits() -> dict[str, Any]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return {
+        "rlimits": {resource.RLIMIT_NOFILE: (min(soft, 256), hard), resource.RLIMIT_CORE: 0},
+        "nice": 5,
+        "cpu_affinity": os.sched_getaffinity(0),
+        "oom_score_adj": 500,
+        "io_priority": 3,
+        "scheduler": os.SCHED_BATCH,
+    }
+
+
+def _signals() -> dict[str, Any]:
+    return {
+        "signal_mask": {signal.SIGHUP},
+        "default_signals": {signal.SIGUSR1},
+        "ignored_signals": {signal.SIGUSR2},
+        "pdeathsig": signal.SIGKILL,
+        "no_new_privs": True,
+    }
+
+
 # The keyword arguments that an option's name stands for.
 OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "": dict,
@@ -30,6 +61,9 @@ OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "restore_signals=False": lambda: {"restore_signals": False},
     "close_fds=False": lambda: {"close_fds": False},
     "pipes": lambda: dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+    "limits": _limits,
+    "signals": _signals,
+    "user": _user,
     "devnull": lambda: dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL),
     "spawn_timeout": lambda: {"spawn_timeout": 30.0},
     "preexec_fn": lambda: {"preexec_fn": int},  # any callable makes Popen fork

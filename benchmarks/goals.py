@@ -9,9 +9,10 @@ from benchmarks.matrix import (
     ASYNCIO,
     ASYNCIO_NAME,
     OPTIONS,
+    OWN_OPTIONS,
     PIPES,
     RUN_OF,
-    TIMEOUT,
+    USER,
     UVLOOP,
     WORKER_RATE,
 )
@@ -111,19 +112,20 @@ def _s2(view: View) -> Iterator[Verdict]:
     for group, condition in (
         ("heap", scale.heap),
         ("fds", scale.many_fds),
-        *(("options", option) for option in (*OPTIONS, TIMEOUT)),
+        *(("options", option) for option in (*OPTIONS, *OWN_OPTIONS)),
     ):
         for percent in (50, 99):
             ratio = paired_ratio(
                 view.percentiles(percent, group, condition=condition), view.percentiles(percent, group)
             )
             yield from _at_most("S2", f"{condition} ÷ without, p{percent}", ratio, _SAME)
-    ratio = paired_ratio(
-        view.percentiles(50, "options", condition=PIPES),
-        view.percentiles(50, "options", ASYNCIO.label, PIPES),
-    )
-    if ratio is not None:
-        yield Verdict("S2", "three pipes ÷ asyncio with three pipes, p50", "", _number(ratio, ""))
+    for option, what in ((PIPES, "three pipes"), (USER, "user, group, extra_groups")):
+        ratio = paired_ratio(
+            view.percentiles(50, "options", condition=option),
+            view.percentiles(50, "options", ASYNCIO.label, option),
+        )
+        if ratio is not None:
+            yield Verdict("S2", f"{what} ÷ asyncio with the same, p50", "", _number(ratio, ""))
 
 
 def _s3(view: View) -> Iterator[Verdict]:

@@ -23,8 +23,10 @@ OPTIONS = (
     "restore_signals=False",
     "close_fds=False",
 )
-# Needs aiovfork.
-TIMEOUT = "spawn_timeout"
+# Need aiovfork.
+OWN_OPTIONS = ("limits", "signals", "user", "spawn_timeout")
+# Which asyncio takes too, by a fork.
+USER = "user"
 # Pipes have a price of their own (transports, streams): compared with asyncio's, not with a bare spawn.
 PIPES = "pipes"
 
@@ -142,8 +144,8 @@ def _stalls(scale: Scale) -> Iterator[Group]:
         scale.few_rounds,
         (
             _stall(scale, AIOVFORK),
-            *(_stall(scale, AIOVFORK, option, option=option) for option in (*OPTIONS, TIMEOUT, PIPES)),
-            _stall(scale, ASYNCIO, PIPES, option=PIPES),
+            *(_stall(scale, AIOVFORK, option, option=option) for option in (*OPTIONS, *OWN_OPTIONS, PIPES)),
+            *(_stall(scale, ASYNCIO, option, option=option) for option in (PIPES, USER)),
         ),
     )
 
