@@ -47,10 +47,10 @@ _RAISED: Final = r"^[ |+-]*([\w.]+(?:Error|Exception|ExceptionGroup|Interrupt|Ex
 def commands_of(page: str) -> list[list[str]]:
     """Return the commands that a how-to page gives, ready to be started in EXAMPLES."""
     text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
-    return [_startable(line) for line in re.findall(r"^\$ (.*)$", text, re.MULTILINE)]
+    return [startable(line) for line in re.findall(r"^\$ (.*)$", text, re.MULTILINE)]
 
 
-def _startable(line: str) -> list[str]:
+def startable(line: str) -> list[str]:
     """Split a command; its program is the one that is installed beside this interpreter."""
     program, *args = shlex.split(line, comments=True)
     if program == "python":
