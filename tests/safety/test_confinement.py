@@ -108,17 +108,22 @@ def _confine() -> None:
         confine()
 
 
-async def _ours() -> dict[str, Any]:
-    process = await aiovfork.create_subprocess_exec(*STOPPED)
+#: Makes a child go through the launcher.
+LAUNCHED: Final[dict[str, Any]] = {"user": os.getuid()}
+
+
+async def _ours(**options: Any) -> dict[str, Any]:
+    process = await aiovfork.create_subprocess_exec(*STOPPED, **options)
     try:
+        assert (process.spawn_info.engine == "launcher") is bool(options)
         return _confinement(process.pid)
     finally:
         process.kill()
         await process.wait()
 
 
-def _the_stdlibs() -> dict[str, Any]:
-    with subprocess.Popen(STOPPED) as process:
+def _the_stdlibs(**options: Any) -> dict[str, Any]:
+    with subprocess.Popen(STOPPED, **options) as process:
         try:
             return _confinement(process.pid)
         finally:
@@ -132,6 +137,7 @@ async def _confine_step_by_step() -> dict[str, list[Any]]:
         for name, confine in CONFINEMENTS.items():
             confine()
             found[name] = [_the_stdlibs(), await _ours()]
+            found[f"{name}, launched"] = [_the_stdlibs(**LAUNCHED), await _ours(**LAUNCHED)]
         for engine, report in MODES:
             _binding.force(engine, report)  # type: ignore[arg-type]
             found[f"{engine}, {report}"] = [_the_stdlibs(), await _ours()]
@@ -145,11 +151,11 @@ async def _confine_step_by_step() -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("loop", LOOP_FACTORIES)
 def test_a_thread_that_confines_itself_after_a_spawn_spawns_confined_children(loop: str) -> None:
-    """P3. Affinity, niceness, policy, I/O class, namespaces, capabilities, seccomp, ...: as subprocess' child has."""
+    """P3. Affinity, niceness, policy, namespaces, capabilities, seccomp, ...: as subprocess' child, launched or not."""
     found = isolated(_confine_step_by_step, loop=loop, check_leaks=False)
     for name, (expected, ours) in found.items():
         assert ours == expected, name
-    stages = [expected for expected, _ in found.values()][: len(CONFINEMENTS) + 1]
+    stages = [found[name][0] for name in ("nothing", *CONFINEMENTS)]
     for name, before, after in zip(CONFINEMENTS, stages[:-1], stages[1:], strict=True):
         assert before != after, f"{name} did not change"
     assert found["the other thread"] == found["nothing"]
