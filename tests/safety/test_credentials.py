@@ -11,6 +11,7 @@ import stat
 import threading
 from typing import Any, Final
 
+import psutil
 import pytest
 
 import aiovfork
@@ -68,13 +69,17 @@ async def _spawn_everything(unreadable: str, setuid: str) -> list[Any]:
     return [before, found]
 
 
+def open_to_all(tmp_path: pathlib.Path) -> None:
+    """Let everybody execute what lies in a folder of pytest's."""
+    for directory in (tmp_path, *tmp_path.parents[:3]):  # one of them is each worker's of pytest-xdist
+        directory.chmod(directory.stat().st_mode | stat.S_IXOTH)
+
+
 def test_the_parent_stays_dumpable(tmp_path: pathlib.Path) -> None:
     """P2. Set-user-ID and unreadable programs, and every option: dumpability and credentials of the parent stay."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to install a set-user-ID program and to become somebody else")
-    tmp_path.chmod(0o755)
-    for directory in tmp_path.parents[:3]:  # pytest's own, one of them each worker's of pytest-xdist
-        directory.chmod(directory.stat().st_mode | stat.S_IXOTH)
+    open_to_all(tmp_path)
     unreadable, setuid = (shutil.copy("/bin/true", tmp_path / name) for name in ("unreadable", "setuid"))
     os.chmod(unreadable, 0o111)
     os.chmod(setuid, 0o4755)
@@ -155,3 +160,48 @@ async def test_a_child_shares_no_memory_after_exec() -> None:
     finally:
         process.kill()
         await process.wait()
+
+
+def _has_our_memory(pid: int) -> bool:
+    """Ask the kernel: kcmp(2), KCMP_VM."""
+    libc: Any = ctypes.CDLL(None, use_errno=True)
+    number = {"x86_64": 312, "aarch64": 272}[os.uname().machine]
+    return bool(libc.syscall(*map(ctypes.c_long, (number, os.getpid(), pid, 1, 0, 0))) == 0)
+
+
+async def _look_at_a_launcher(directory: str) -> dict[str, Any]:
+    async with held(pathlib.Path(directory)) as hold:
+        spawn = asyncio.ensure_future(
+            aiovfork.create_subprocess_exec(hold.path, user=_NOBODY, group=_NOBODY, extra_groups=[])
+        )
+        await hold.reached.wait()
+        pid = psutil.Process().children()[0].pid
+        with open(f"/proc/{pid}/status") as file:
+            status = read_status(file.read())
+        with open(f"/proc/{pid}/maps") as file:
+            mapped = file.read()
+        found = {
+            "uid": status["Uid"].split()[0],
+            "groups": status["Groups"],
+            "shares our memory": _has_our_memory(pid),
+            "Python is mapped": "_core" in mapped or "python" in mapped,
+            "descriptors": sorted(map(int, os.listdir(f"/proc/{pid}/fd")))[:3],
+        }
+        hold.release()
+        await reaped(spawn)
+    return found
+
+
+def test_a_child_with_other_credentials_has_memory_of_its_own(tmp_path: pathlib.Path) -> None:
+    """P2. A child that has become somebody else, and has not yet reached its program, shares no memory with us."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become somebody else")
+    open_to_all(tmp_path)
+    found = isolated(_look_at_a_launcher, str(tmp_path), loop="asyncio")
+    assert found == {
+        "uid": str(_NOBODY),
+        "groups": "",
+        "shares our memory": False,
+        "Python is mapped": False,
+        "descriptors": [0, 1, 2],
+    }

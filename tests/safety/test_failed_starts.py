@@ -93,6 +93,70 @@ def test_a_thief_cannot_take_a_failed_start() -> None:
     assert isolated(_fail_beside_a_thief, compiled("thief"), loop="asyncio") == 0
 
 
+#: Makes a child go through the launcher.
+AS_MYSELF: Final[dict[str, Any]] = {"user": os.getuid(), "group": os.getgid()}
+#: Failures before the launcher, and in it: argv, options, errno, step, filename.
+LAUNCHED_FAILURES: Final[list[tuple[list[str], dict[str, Any], int, str, str | None]]] = [
+    (["true"], {"cwd": "/no/such/folder"}, errno.ENOENT, "chdir", "/no/such/folder"),
+    (["/no/such/program"], {}, errno.ENOENT, "exec", "/no/such/program"),
+    (["no-such-program"], {}, errno.ENOENT, "exec", "no-such-program"),
+    (["/etc"], {}, errno.EACCES, "exec", "/etc"),
+]
+
+
+async def _fails(argv: list[str], options: dict[str, Any]) -> list[Any]:
+    try:
+        await aiovfork.create_subprocess_exec(*argv, stdout=PIPE, **AS_MYSELF, **options)
+    except aiovfork.SpawnError as exc:
+        return [exc.errno, exc.step, exc.filename]
+    return []
+
+
+async def _fail_often_launched() -> dict[str, Any]:
+    seen: list[int] = []
+    signal.signal(signal.SIGCHLD, lambda number, _frame: seen.append(number))
+    found = [await _fails(*LAUNCHED_FAILURES[0][:2]) for _ in range(5)]
+    before_the_launcher = len(seen)
+    for argv, options, *_ in LAUNCHED_FAILURES[1:]:
+        found += [await _fails(argv, options) for _ in range(5)]
+    await until(lambda: len(seen) > before_the_launcher)
+    try:
+        nobody: tuple[int | None, int] = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError as exc:
+        nobody = (exc.errno, 0)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return {"found": found, "before the launcher": before_the_launcher, "nobody": nobody}
+
+
+@pytest.mark.parametrize("loop", LOOP_FACTORIES)
+def test_a_failed_start_through_the_launcher(loop: str) -> None:
+    """P4, P6. errno, step and filename are right; no zombie, no descriptor. SIGCHLD comes once the launcher has run."""
+    found = isolated(_fail_often_launched, loop=loop)
+    expected = [
+        [number, step, filename] for _, _, number, step, filename in LAUNCHED_FAILURES for _ in range(5)
+    ]
+    assert found == {"found": expected, "before the launcher": 0, "nobody": [errno.ECHILD, 0]}
+
+
+async def _fail_beside_a_thief_launched(library: str) -> list[Any]:
+    await _fails(*LAUNCHED_FAILURES[1][:2])
+    thief: Any = ctypes.CDLL(library)
+    assert thief.thief_start(2, 0) == 0
+    found = []
+    for _ in range(10):
+        for argv, options, *_ in LAUNCHED_FAILURES:
+            found.append(await _fails(argv, options))
+    thief.thief_stop()
+    return found
+
+
+def test_a_thief_does_not_change_why_a_start_failed() -> None:
+    """P4. A failed launcher may be reaped by somebody's waitpid(-1): the errno and the step are still right."""
+    found = isolated(_fail_beside_a_thief_launched, compiled("thief"), loop="asyncio", check_leaks=False)
+    expected = [[number, step, filename] for _, _, number, step, filename in LAUNCHED_FAILURES]
+    assert found == expected * 10
+
+
 @pytest.mark.usefixtures("engine_mode")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM], ids=lambda s: s.name)
 async def test_a_child_killed_in_the_window_is_a_failed_start(

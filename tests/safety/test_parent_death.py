@@ -27,12 +27,15 @@ from tests.support.window import children_in_window, until
 ENDS = ["_exit", "exit", "exec", "kill"]
 
 
-def _spawn_then(how: str, program: str) -> None:
+def _spawn_then(how: str, program: str, pdeathsig: str = "") -> None:
     """Spawn a program that is held, and end when its child is in the window."""
+    options: Any = {"pdeathsig": int(pdeathsig)} if pdeathsig else {}
 
     async def spawn() -> None:
         for _ in range(3):
-            asyncio.ensure_future(aiovfork.create_subprocess_exec(program))  # noqa: RUF006  # nobody waits
+            asyncio.ensure_future(  # noqa: RUF006  # nobody waits
+                aiovfork.create_subprocess_exec(program, **options)
+            )
         await until(lambda: len(children_in_window()) == 3)
         sys.stdout.flush()
         if how == "_exit":
@@ -212,6 +215,27 @@ def test_a_declared_death_signal_and_a_closed_loop(factory: LoopFactory) -> None
         for fd in (read_end, living, write_end):
             os.close(fd)
         assert output.read() == b"not killed\n"
+
+
+@pytest.mark.parametrize("how", ["_exit", "kill"])
+def test_a_parent_that_dies_before_its_child_has_begun(how: str, tmp_path: pathlib.Path) -> None:
+    """P9. A child that the death of its parent meets in the window gets its signal there: the program never runs."""
+    program = tmp_path / "program"
+    shutil.copy(shutil.which("sh") or "", program)
+    hold = Hold(str(program))
+    read_end, write_end = os.pipe()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM.format(root=str(ROOT)), how, str(program), str(int(signal.SIGKILL))],
+        stdin=subprocess.DEVNULL,
+        stdout=write_end,
+        cwd="/",
+    )
+    os.close(write_end)
+    parent.wait(30)
+    # The children have the other end. They are held for good, so only the signal can end them.
+    assert os.read(read_end, 1) == b""
+    os.close(read_end)
+    hold.release()
 
 
 def _run_and_exit() -> int:
