@@ -105,11 +105,8 @@ LAUNCHED_FAILURES: Final[list[tuple[list[str], dict[str, Any], int, str, str | N
 
 
 async def _fails(argv: list[str], options: dict[str, Any]) -> list[Any]:
-    try:
-        await aiovfork.create_subprocess_exec(*argv, stdout=PIPE, **AS_MYSELF, **options)
-    except aiovfork.SpawnError as exc:
-        return [exc.errno, exc.step, exc.filename]
-    return []
+    exc: Any = await _failure(argv, **AS_MYSELF, **options)
+    return [exc.errno, exc.step, exc.filename]
 
 
 async def _fail_often_launched() -> dict[str, Any]:
