@@ -27,6 +27,17 @@
 
 #define CHILD_FN AVF_INLINE
 
+/* THREAD child. An assignment would be a call of memcpy (clang). */
+CHILD_FN const struct avf_child *child_copy(struct avf_child *to, const struct avf_child *from)
+{
+    typedef volatile uint64_t __attribute__((may_alias)) word;
+    _Static_assert(sizeof *to % sizeof(word) == 0, "whole words");
+    word *words = (word *)to;
+    for (size_t i = 0; i < sizeof *to / sizeof *words; i++)
+        words[i] = ((const word *)from)[i];
+    return to;
+}
+
 /* THREAD child. In the launcher the report is nobody's but its own, and the pipe tells. */
 CHILD_FN void child_say(const struct avf_child *c, long step, long error)
 {
@@ -541,7 +552,8 @@ __attribute__((noinline, noreturn)) void avf_child_go_on(const struct avf_child 
 /* THREAD child. SIGNALS all blocked until the step before exec. See child.h. */
 __attribute__((noinline, noreturn)) void avf_child_run(void *arg)
 {
-    const struct avf_child copy = *(const struct avf_child *)arg, *c = &copy;
+    struct avf_child copy;
+    const struct avf_child *c = child_copy(&copy, arg);
     struct avf_report *report = c->report;
     int32_t keep[KEEP_COUNT];
 

@@ -22,6 +22,8 @@ enum { LAUNCHER_USAGE = 64 }; /* EX_USAGE of sysexits.h */
 #if AVF_ARCH_HAS_CLONE3
 void launcher_main(long *stack);
 void *memchr(const void *block, int byte, size_t size);
+void *memcpy(void *restrict to, const void *restrict from, size_t size);
+void *memset(void *block, int byte, size_t size);
 
 /* THREAD child. plan.c wants it. */
 void *memchr(const void *block, int byte, size_t size)
@@ -30,6 +32,22 @@ void *memchr(const void *block, int byte, size_t size)
         if (*at == (unsigned char)byte)
             return (void *)at;
     return NULL;
+}
+
+/* THREAD child. Compilers want it, and memset, for structures. */
+void *memcpy(void *restrict to, const void *restrict from, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        ((unsigned char *)to)[i] = ((const unsigned char *)from)[i];
+    return to;
+}
+
+/* THREAD child. */
+void *memset(void *block, int byte, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        ((unsigned char *)block)[i] = (unsigned char)byte;
+    return block;
 }
 #endif
 

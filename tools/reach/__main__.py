@@ -97,7 +97,7 @@ class Compiler:
         """Link the launcher as meson.build does: without libc, where the machine has assembly of ours."""
         csrc, launcher = ROOT / "csrc", self.folder / "_launcher"
         sources = [csrc / "launcher.c", csrc / "plan.c", csrc / "child.c"]
-        alone = ["-static", "-nostdlib", "-fno-pie", "-no-pie"] if self.machine() != "another" else []
+        alone = ["-static", "-nostdlib", "-fno-pie"] if self.machine() != "another" else []
         self.run(*STRICT, *flags, *alone, *sources, "-o", launcher)
 
 
