@@ -34,7 +34,7 @@ _CPUS: Final = 2**16
 class IOPriority(enum.IntEnum):
     """Classes of io_priority: ioprio_set(2), ionice(1)."""
 
-    #: None of its own: it follows the child's niceness.
+    #: No class of its own. It follows the child's niceness.
     NONE = 0
     #: Served first; needs CAP_SYS_ADMIN or CAP_SYS_NICE.
     REALTIME = 1

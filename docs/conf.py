@@ -33,10 +33,11 @@ exclude_patterns = ["_build", "changes/*"]
 nitpicky = True
 # Names of the standard library, which is not fetched: the build works offline.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(asyncio|collections|contextlib|os|pathlib|resource|subprocess|typing|types)\..*"),
+    (r"py:.*", r"(asyncio|collections|contextlib|enum|os|pathlib|resource|subprocess|typing|types)\..*"),
     (r"py:exc", r"\w+Error"),
     # Aliases and variables of types, which only signatures name.
     (r"py:class", r"(aiovfork\._\w+\.)?_ProtocolT|StrOrBytesPath|Stdio|Env"),
+    (r"py:class", r"aiovfork\._options\.HasFileno"),
     # What three exceptions share; the types of keywords that overloads name.
     (r"py:class", r"aiovfork\._outcome\._Outcome|aiovfork\._terms\.(Output|Member)Options"),
     (r"py:.*", r"aiovfork\._(lines\._LinesOptions|pipeline\._PipelineOptions|line_reader\.LineT)"),
