@@ -123,7 +123,10 @@ def held_program(directory: pathlib.Path) -> Iterator[tuple[str, Callable[[], No
     For the main thread; as held(), without a loop.
     """
     read_end, write_end = os.pipe()
-    before = signal.signal(SIGNAL, lambda *_: os.write(write_end, b"x"))
+    os.set_blocking(write_end, False)
+    before = signal.signal(SIGNAL, lambda *_: None)
+    # Not a handler that writes: the kernel may choose another thread, and then select() here is not interrupted.
+    woken_before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
 
     def wait_reached() -> None:
         assert select.select([read_end], [], [], _PATIENCE)[0], "nobody executes the held program"
@@ -132,6 +135,7 @@ def held_program(directory: pathlib.Path) -> Iterator[tuple[str, Callable[[], No
         with Lease(copied(directory)) as lease:
             yield lease.path, wait_reached
     finally:
+        signal.set_wakeup_fd(woken_before)
         signal.signal(SIGNAL, before)
         os.close(read_end)
         os.close(write_end)
