@@ -10,6 +10,7 @@ from aiovfork._api import create_subprocess_exec, create_subprocess_shell, subpr
 from aiovfork._binding import park_workers
 from aiovfork._errors import SpawnError
 from aiovfork._events import SpawnInfo
+from aiovfork._expect import Expected, ExpectEnded, ExpectTimeout
 from aiovfork._group import ProcessGroup
 from aiovfork._identity import Capabilities
 from aiovfork._install import Installation, install
@@ -29,10 +30,12 @@ from aiovfork._outcome import Completed, OutputLimitExceeded, ProcessFailed, Pro
 from aiovfork._pipeline import pipeline
 from aiovfork._pipeline_outcome import PipelineFailed, PipelineResult
 from aiovfork._process import Process
+from aiovfork._pty import Pty
 from aiovfork._run import run, run_shell
 from aiovfork._splitting import LineTooLong
 from aiovfork._stats import Histogram, Stats, stats
 from aiovfork._supervise import Supervisor, SupervisorEvent, supervise
+from aiovfork._terminal import Terminal
 from aiovfork._terms import RunOptions
 from aiovfork._transport import SubprocessTransport
 from aiovfork._tree import Teardown
@@ -46,6 +49,9 @@ __all__ = [
     "Event",
     "EventLoop",
     "ExitedEvent",
+    "ExpectEnded",
+    "ExpectTimeout",
+    "Expected",
     "FailedEvent",
     "Histogram",
     "IOPriority",
@@ -59,6 +65,7 @@ __all__ = [
     "ProcessFailed",
     "ProcessGroup",
     "ProcessTimeout",
+    "Pty",
     "RunCommand",
     "RunOptions",
     "SpawnError",
@@ -72,6 +79,7 @@ __all__ = [
     "Supervisor",
     "SupervisorEvent",
     "Teardown",
+    "Terminal",
     "create_subprocess_exec",
     "create_subprocess_shell",
     "install",

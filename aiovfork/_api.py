@@ -19,7 +19,10 @@ from aiovfork._identity import Capabilities
 from aiovfork._options import Command, Descriptor, Env, Options, Stdio, StrOrBytesPath, checked
 from aiovfork._ports import port_of
 from aiovfork._process import Process
+from aiovfork._ptmx import SLAVE, Ends, on_terminal, open_terminal, session_of, with_pty
+from aiovfork._pty import Pty, pty_of
 from aiovfork._slow import log_if_slow, under_way
+from aiovfork._terminal import Terminal
 from aiovfork._transport import SubprocessTransport
 from aiovfork._tree import Ending, OnCancel, Teardown, ending
 
@@ -82,6 +85,7 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
     teardown: Teardown | None = None,
     on_cancel: OnCancel | None = None,
     own_cgroup: bool = False,
+    pty: bool | Pty = False,
 ) -> Process:
     """Start a program without stopping the loop. A drop-in for asyncio.create_subprocess_exec.
 
@@ -99,6 +103,8 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
             good. None: communicate() leaves the child as it is, `async with` ends as ever.
         own_cgroup: Whether the child gets a cgroup (v2) of its own, for tree="cgroup": whoever descends from
             it is in there. It ends with the Process.
+        pty: Whether the child runs on a terminal of its own, True or a Pty: it leads a session, the terminal
+            is its controlling one, and its streams that are None here. `process.pty` is the other side.
 
     The other keywords are described at SpawnOptions, and in the reference.
 
@@ -122,8 +128,10 @@ async def create_subprocess_exec(  # noqa: D417  # the options are described onc
     )
     # fmt: on
     options = checked(asked, in_shell=False)
-    said, options = ending(teardown, on_cancel, own_cgroup, options)
-    return await _create(Command((program, *args), stdin, stdout, stderr, options), limit, said)
+    terminal = pty_of(pty)
+    said, options = ending(teardown, on_cancel, own_cgroup, session_of(options, terminal))
+    command = Command((program, *args), stdin, stdout, stderr, options)
+    return await _create(with_pty(command, terminal), limit, said)
 
 
 async def create_subprocess_shell(
@@ -179,6 +187,7 @@ async def create_subprocess_shell(
     teardown: Teardown | None = None,
     on_cancel: OnCancel | None = None,
     own_cgroup: bool = False,
+    pty: bool | Pty = False,
 ) -> Process:
     """Run a command with /bin/sh -c. A drop-in for asyncio.create_subprocess_shell.
 
@@ -195,8 +204,10 @@ async def create_subprocess_shell(
     )
     # fmt: on
     options = checked(asked, in_shell=True)
-    said, options = ending(teardown, on_cancel, own_cgroup, options)
-    return await _create(shell_command(cmd, stdin, stdout, stderr, options), limit, said)
+    terminal = pty_of(pty)
+    said, options = ending(teardown, on_cancel, own_cgroup, session_of(options, terminal))
+    command = shell_command(cmd, stdin, stdout, stderr, options)
+    return await _create(with_pty(command, terminal), limit, said)
 
 
 async def subprocess_exec(
@@ -388,10 +399,31 @@ async def _start(
     cgroup: Cgroup | None = None,
     begun: Callable[[SubprocessTransport], None] | None = None,
 ) -> SubprocessTransport:
+    if command.pty is None:
+        return await _submit(loop, protocol, command, flags, cgroup, begun, None)
+    terminal = Terminal(loop, port_of(loop), Ends())
+    try:
+        open_terminal(terminal.ends, command.pty)
+        command = on_terminal(command, terminal.ends[SLAVE])
+        return await _submit(loop, protocol, command, flags, cgroup, begun, terminal)
+    except BaseException:
+        terminal.close()
+        raise
+
+
+async def _submit(
+    loop: asyncio.AbstractEventLoop,
+    protocol: asyncio.SubprocessProtocol,
+    command: Command,
+    flags: int,
+    cgroup: Cgroup | None,
+    begun: Callable[[SubprocessTransport], None] | None,
+    terminal: Terminal | None,
+) -> SubprocessTransport:
     plan = _plan.build(command, flags=flags, cgroup_fd=-1 if cgroup is None else cgroup.fd)
     sys.audit("subprocess.Popen", command.program, list(command.args), command.cwd, command.options.env)
     transport = SubprocessTransport(loop, port_of(loop), protocol, command)
-    transport.cgroup = cgroup
+    transport.cgroup, transport.terminal = cgroup, terminal
     if begun is not None:
         begun(transport)
     if not loop.get_debug():

@@ -82,6 +82,10 @@ class Capture:
         if drain_timeout is not None and drain_timeout < math.inf:
             pointer.drain_ns = int(max(0.0, min(drain_timeout, 1e9)) * 1e9)
 
+    def read_terminal(self, master: int) -> None:
+        """Have it read a terminal as stdout, and type the input there. Before CompletionPort.submit()."""
+        self.pointer.terminal = master
+
     def give(self, data: Input) -> None:
         """Set what is written to stdin. Not while it is under way."""
         self._input = ffi.from_buffer(data)

@@ -9,7 +9,7 @@ import asyncio
 import asyncio.log
 import os
 from asyncio.subprocess import SubprocessStreamProtocol as StreamProtocol  # documented nowhere
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 __all__ = [
@@ -42,7 +42,9 @@ class AsyncioStreamReader(asyncio.StreamReader):
     _loop: asyncio.AbstractEventLoop
     _buffer: bytearray
     _waiter: asyncio.Future[None] | None
+    _eof: bool
     _maybe_resume_transport: Callable[[], None]
+    _wait_for_data: Callable[[str], Awaitable[None]]
 
 
 def limit_of(protocol: StreamProtocol) -> int:

@@ -177,6 +177,19 @@ def opening_failure(error: int) -> OSError:
     return exc
 
 
+def terminal_failure(number: int) -> SpawnError:
+    """Build the exception of a terminal that could not be made."""
+    reason = {
+        errno.ENOSPC: "kernel.pty.max is exhausted",
+        errno.ENOENT: "there is no /dev/ptmx: is /dev/pts mounted?",
+        **NO_NUMBER,
+    }.get(number)
+    note = "making a terminal" + (f" ({reason})" if reason else "")
+    exc = spawn_failure(lib.AVF_STEP_NONE, note, number, os.strerror(number))
+    exc.step = "pty"
+    return exc
+
+
 def signal_name(number: int) -> str:
     """Return the name of a signal, "SIGKILL", or "signal N" of one that has none."""
     try:

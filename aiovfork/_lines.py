@@ -15,6 +15,8 @@ from aiovfork._identity import Capabilities
 from aiovfork._line_reader import Lines
 from aiovfork._members import Tree
 from aiovfork._options import ChildOptions, Command, Descriptor, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._ptmx import at_terminal, session_of
+from aiovfork._pty import Pty, pty_of
 from aiovfork._splitting import Form, Newlines, OnLong
 from aiovfork._terms import agreed, stdin_of
 
@@ -40,6 +42,7 @@ class _LinesOptions(ChildOptions, total=False):
     stdin: Stdio
     stdout: Stdio
     stderr: Stdio
+    pty: bool | Pty
 
 
 @overload
@@ -93,6 +96,7 @@ def lines(  # noqa: D417  # the options of a spawn are described once, at SpawnO
     stdin: Stdio = DEVNULL,
     stdout: Stdio = PIPE,
     stderr: Stdio = PIPE,
+    pty: bool | Pty = False,
     executable: StrOrBytesPath | None = None,
     cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
@@ -194,6 +198,9 @@ def lines(  # noqa: D417  # the options of a spawn are described once, at SpawnO
     for name, value in (("stdout", stdout), ("stderr", stderr)):
         if source in (name, "both") and value != PIPE:
             raise ValueError(f"source={source!r} reads {name}, which must be PIPE")
+    terminal = pty_of(pty)
+    if terminal is not None and source != "stdout":
+        raise ValueError("with pty, what the program writes comes from one terminal: source='stdout'")
     form = Form(encoding, errors, newlines, max_line, on_long)
     # fmt: off
     asked = (  # tools/signatures.py
@@ -204,6 +211,7 @@ def lines(  # noqa: D417  # the options of a spawn are described once, at SpawnO
     )
     # fmt: on
     options = grouped(asked, in_shell=False)
+    options = session_of(options, terminal)
     terms = agreed(
         (
             timeout,
@@ -223,4 +231,6 @@ def lines(  # noqa: D417  # the options of a spawn are described once, at SpawnO
     given = None
     if input is not None:
         stdin, given = stdin_of(stdin, input, terms)
-    return Lines(Command((program, *args), stdin, stdout, stderr, options), source, form, given, terms)
+    command = Command((program, *args), stdin, stdout, stderr, options)
+    command, given = at_terminal(command, given, terminal)
+    return Lines(command, source, form, given, terms)

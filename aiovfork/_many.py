@@ -22,6 +22,8 @@ from aiovfork._members import Tree
 from aiovfork._options import CHILD_OPTIONS, Descriptor, Env, Stdio, StrOrBytesPath, grouped, readable_again
 from aiovfork._outcome import Completed
 from aiovfork._outlasting import outlast
+from aiovfork._ptmx import session_of
+from aiovfork._pty import Pty, pty_of
 from aiovfork._run import run
 from aiovfork._terms import TERMS, OnCancel, OnLimit, OutputOptions, RunOptions, agreed, stdin_of
 
@@ -111,6 +113,7 @@ def run_many(  # noqa: D417  # the options are described once, at RunOptions and
     tree: Tree | None = "group",
     on_cancel: OnCancel = "stop",
     drain_timeout: SupportsFloat | None = 0.5,
+    pty: bool | Pty = False,
     executable: StrOrBytesPath | None = None,
     cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
@@ -206,9 +209,10 @@ def run_many(  # noqa: D417  # the options are described once, at RunOptions and
         "tree": tree,
         "on_cancel": on_cancel,
         "drain_timeout": drain_timeout,
+        "pty": pty,
         **dict(zip(CHILD_OPTIONS, readable_again(asked), strict=True)),
     }
-    spawn = grouped(tuple(common[name] for name in CHILD_OPTIONS), in_shell=False)
+    spawn = session_of(grouped(tuple(common[name] for name in CHILD_OPTIONS), in_shell=False), pty_of(pty))
     stdin_of(stdin, input, agreed(tuple(common[name] for name in TERMS), spawn))
     return _Many(operator.index(limit), ordered, common).results(commands, return_exceptions)
 

@@ -14,6 +14,7 @@ from typing import IO, Any, Final, Literal, NamedTuple, Protocol, SupportsFloat,
 
 from aiovfork._errors import PREEXEC_REPLACEMENTS
 from aiovfork._identity import Capabilities
+from aiovfork._pty import Pty
 from aiovfork._values import items_of
 
 StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -330,6 +331,7 @@ class Command(NamedTuple):
     stderr: Stdio
     options: Options = Options()
     is_shell: bool = False
+    pty: Pty | None = None
 
     @property
     def program(self) -> StrOrBytesPath:

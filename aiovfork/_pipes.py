@@ -281,8 +281,10 @@ class ReadPipe(Pipe, asyncio.ReadTransport):
         except (BlockingIOError, InterruptedError):
             return
         except OSError as exc:
-            self._fatal_error(exc, "Fatal read error on pipe transport", expected=exc.errno == errno.EIO)
-            return
+            if exc.errno != errno.EIO:
+                self._fatal_error(exc, "Fatal read error on pipe transport", expected=False)
+                return
+            data = b""  # of a terminal that nobody has open (tty_ioctl(4))
         if data:
             self._protocol.data_received(data)
             return

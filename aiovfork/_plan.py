@@ -57,7 +57,7 @@ def build(command: Command, *, flags: int = 0, cgroup_fd: int = -1) -> Plan:
         SpawnError: A descriptor is none that could be open.
         OverflowError: A number that does not fit a C int.
     """
-    args, stdin, stdout, stderr, options, _ = command
+    args, stdin, stdout, stderr, options, *_ = command
     argv = strings([os.fsencode(arg) for arg in args])
     executable = os.fsencode(command.program)
     if b"\0" in executable:

@@ -19,6 +19,7 @@ from aiovfork._events import SpawnInfo
 from aiovfork._members import Tree
 from aiovfork._options import seconds
 from aiovfork._streams import OutputReader
+from aiovfork._terminal import Terminal
 from aiovfork._transport import SubprocessTransport
 from aiovfork._tree import NOTHING_SAID, Ending, Teardown, TransportChild, kill, stop
 from aiovfork._write_pipe import WritePipe
@@ -49,6 +50,11 @@ class Process(AsyncioProcess):
     def pidfd(self) -> int | None:
         """The child's pidfd until its exit was seen, then None. Duplicate it to keep it."""
         return self._transport.pidfd
+
+    @property
+    def pty(self) -> Terminal | None:
+        """The child's terminal, with `pty=`: stdin, stdout and stderr are None as far as they are on it."""
+        return self._transport.terminal
 
     @property
     def rusage(self) -> resource.struct_rusage | None:
@@ -244,6 +250,8 @@ class Process(AsyncioProcess):
                 await stop(self._child, self._ending.teardown)
         finally:
             self._transport.close()
+            if self.pty is not None:
+                self.pty.close()
             self._transport.let_go_of_tree()
         if exc_type is not GeneratorExit:  # the task was destroyed: no loop is there to wait in
             await self.wait()

@@ -16,6 +16,8 @@ from aiovfork._identity import Capabilities
 from aiovfork._members import Tree
 from aiovfork._options import Command, Descriptor, Env, Stdio, StrOrBytesPath, grouped
 from aiovfork._outcome import Completed
+from aiovfork._ptmx import at_terminal, session_of
+from aiovfork._pty import Pty, pty_of
 from aiovfork._running import complete
 from aiovfork._terms import OnCancel, OnLimit, OutputOptions, agreed, stdin_of
 
@@ -59,6 +61,7 @@ async def run(  # noqa: D417  # the options are described once, at RunOptions an
     tree: Tree | None = "group",
     on_cancel: OnCancel = "stop",
     drain_timeout: SupportsFloat | None = 0.5,
+    pty: bool | Pty = False,
     executable: StrOrBytesPath | None = None,
     cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
@@ -133,6 +136,7 @@ async def run(  # noqa: D417  # the options are described once, at RunOptions an
     what is known. A second cancellation kills at once. With on_cancel="detach" the child goes on, even if the
     loop is closed; its stdin is closed, and what it writes is thrown away.
     """
+    terminal = pty_of(pty)
     # fmt: off
     asked = (  # tools/signatures.py
         executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
@@ -142,6 +146,7 @@ async def run(  # noqa: D417  # the options are described once, at RunOptions an
     )
     # fmt: on
     options = grouped(asked, in_shell=False)
+    options = session_of(options, terminal)
     terms = agreed(
         (
             timeout,
@@ -159,7 +164,8 @@ async def run(  # noqa: D417  # the options are described once, at RunOptions an
         options,
     )
     stdin, data = stdin_of(stdin, input, terms)
-    return await complete(Command((program, *args), stdin, stdout, stderr, options), data, terms)
+    command = Command((program, *args), stdin, stdout, stderr, options)
+    return await complete(*at_terminal(command, data, terminal), terms)
 
 
 @overload
@@ -201,6 +207,7 @@ async def run_shell(
     tree: Tree | None = "group",
     on_cancel: OnCancel = "stop",
     drain_timeout: SupportsFloat | None = 0.5,
+    pty: bool | Pty = False,
     executable: StrOrBytesPath | None = None,
     cwd: StrOrBytesPath | int | None = None,
     env: Env | None = None,
@@ -241,6 +248,7 @@ async def run_shell(
     The caller is responsible for quoting (shlex.quote). The rest is as with run(): the whole group is ended,
     so no part of a pipeline outlives the shell. A command that the shell cannot find is return code 127.
     """
+    terminal = pty_of(pty)
     # fmt: off
     asked = (  # tools/signatures.py
         executable, cwd, env, close_fds, pass_fds, start_new_session, process_group, umask, restore_signals,
@@ -250,6 +258,7 @@ async def run_shell(
     )
     # fmt: on
     options = grouped(asked, in_shell=True)
+    options = session_of(options, terminal)
     terms = agreed(
         (
             timeout,
@@ -267,4 +276,5 @@ async def run_shell(
         options,
     )
     stdin, data = stdin_of(stdin, input, terms)
-    return await complete(shell_command(command, stdin, stdout, stderr, options), data, terms)
+    in_shell = shell_command(command, stdin, stdout, stderr, options)
+    return await complete(*at_terminal(in_shell, data, terminal), terms)

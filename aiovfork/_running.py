@@ -22,12 +22,13 @@ from typing import Any, Final
 from aiovfork._capture import Capture, Input
 from aiovfork._cgroup import Cgroup, own_cgroup
 from aiovfork._errors import spawn_error, timeout_error
-from aiovfork._events import Captured, Exited
+from aiovfork._events import Captured, Exited, close_all
 from aiovfork._heard import Child, Heard
 from aiovfork._options import Command
 from aiovfork._outcome import Completed, OutputLimitExceeded, ProcessFailed, ProcessTimeout
 from aiovfork._plan import GROUP_DIES, build
 from aiovfork._ports import port_of
+from aiovfork._ptmx import READ, SLAVE, Ends, on_terminal, open_terminal
 from aiovfork._slow import log_if_slow, under_way
 from aiovfork._terms import Terms
 from aiovfork._text import SLICE, decoded, escaped
@@ -70,6 +71,9 @@ class Running:
     ticket = 0
     stopped = detached = closed = False
     cgroup: Cgroup | None = None
+    # It stays until the end: where nobody has the master, the session hangs up, though the program may open
+    # the terminal again.
+    terminal: Ends | None = None
     others: int | None = None  # in debug mode: how many spawns were under way before
     timers: tuple[asyncio.TimerHandle, ...] = ()
 
@@ -90,6 +94,11 @@ class Running:
         """Submit the child."""
         command, terms = self.command, self.terms
         tree = terms.teardown.tree
+        if command.pty is not None:
+            self.terminal = Ends()
+            open_terminal(self.terminal, command.pty)
+            command = on_terminal(command, self.terminal[SLAVE])
+            self.capture.read_terminal(self.terminal[READ])
         plan = build(command, flags=0 if tree is None else GROUP_DIES)
         sys.audit("subprocess.Popen", command.program, list(command.args), command.cwd, command.options.env)
         if tree == "cgroup":
@@ -102,6 +111,8 @@ class Running:
         if begun is not None:
             begun(self)
         self.ticket = self.port.submit(plan, self.heard, self.capture.pointer)
+        if self.terminal is not None:
+            close_all(self.terminal, SLAVE)  # the core has it now
         if terms.timeout is not None:
             self.timers = (self.loop.call_later(terms.timeout, self.heard.wake),)
         if command.spawn_timeout is not None:
@@ -174,7 +185,7 @@ class Running:
         stdout, stderr = outputs or await capture.output(self.port)
         completed: Completed[Any] = Completed(
             self.command.popen_args,
-            stdout if self.command.stdout == _PIPE else None,
+            stdout if self.command.stdout == _PIPE or self.command.pty is not None else None,
             stderr if self.command.stderr == _PIPE else None,
             started=event,
             exited=exited,
@@ -263,6 +274,8 @@ class Running:
         for timer in self.timers:
             timer.cancel()
         self.capture.free()
+        if self.terminal is not None:
+            close_all(self.terminal)
         if self.ticket and not self.detached and self.heard.exit is None and self.heard.failure is None:
             self.port.dispose(self.ticket)  # also where the capture has ended before the child
         self.port.leave(self.ticket, self.heard)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, SupportsFloat, cast, get_arg
 from aiovfork._capture import Input, immutable
 from aiovfork._members import Tree
 from aiovfork._options import ChildOptions, Options, Stdio, seconds
+from aiovfork._pty import Pty
 from aiovfork._text import check_codec
 from aiovfork._tree import Teardown, check_no_cgroup, check_tree
 
@@ -42,6 +43,7 @@ class OutputOptions(MemberOptions, total=False):
     patience: SupportsFloat
     tree: Tree | None
     on_cancel: OnCancel
+    pty: bool | Pty
 
 
 class RunOptions(OutputOptions, total=False):
@@ -64,6 +66,7 @@ class RunOptions(OutputOptions, total=False):
             None, the child alone.
         on_cancel: What a cancellation does first: "stop", "kill" at once, or "detach", the child goes on.
         drain_timeout: Seconds to read on after the exit, where a descendant holds the pipes. None: no limit.
+        pty: Whether the child runs on a terminal of its own: True or a Pty. stdout is what it shows then.
     """
 
     encoding: str | None

@@ -42,6 +42,7 @@ from aiovfork._plan import Plan
 from aiovfork._popen import PopenView
 from aiovfork._port import CompletionPort
 from aiovfork._streams import OutputReader
+from aiovfork._terminal import Terminal, TerminalWritePipe
 from aiovfork._write_pipe import WritePipe
 
 
@@ -65,6 +66,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     # What the protocol has heard; a record of the port may be delivered twice.
     _exit_told = False
     cgroup: Cgroup | None = None  # the child's own
+    terminal: Terminal | None = None  # likewise
     _lives_on = False
     _end_told = False
 
@@ -111,10 +113,14 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._move(Step.SUBMIT)
             # The core copies the plan. Ours ends with this coroutine: thousands of children may live.
             self._ticket = self._port.submit(plan, self)
+            if self.terminal is not None:
+                self.terminal.submitted()
             if self._command.options.spawn_timeout is not None:
                 timeout = cast("float", self._command.spawn_timeout)
                 timer = self._loop.call_later(timeout, self._port.cancel, self._ticket, -errno.ETIMEDOUT)
             await self._started
+            if self.terminal is not None:
+                self._connect_terminal(self.terminal)
             if self._ends:
                 self._make_pipes()
         except GeneratorExit:  # the task was destroyed: no loop is there to wait in, the core cleans up
@@ -128,10 +134,23 @@ class SubprocessTransport(asyncio.SubprocessTransport):
                 timer.cancel()
         self._connected()
 
+    def _connect_terminal(self, terminal: Terminal) -> None:
+        """Have a Process read it through the terminal itself; for another protocol it is stdin and stdout."""
+        if self._schedule is _call_now:
+            terminal.connect(limit_of(cast("StreamProtocol", self._protocol)))
+        else:
+            self._ends = terminal.ends
+            self._open_pipes = set(self._ends)
+
     def _make_pipes(self) -> None:
+        terminal = self.terminal
+        is_terminal = terminal is not None and self._ends is terminal.ends
+        writer = TerminalWritePipe if is_terminal else WritePipe
         for fd in sorted(self._ends):
-            make = ReadPipe if fd else WritePipe
+            make = ReadPipe if fd else writer
             self._pipes[fd] = make(self._loop, self._ends, fd, PipeProtocol(self, fd))
+        if terminal is not None and is_terminal:
+            terminal.share(self._pipes)
         if self._schedule is not _call_now:
             for pipe in self._pipes.values():
                 pipe.start()
@@ -226,6 +245,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
                 logger.info("%r exited with return code %r", self, event.returncode)
         if self.cgroup is not None:
             self.cgroup.leave_soon()
+        if self.terminal is not None:
+            self.terminal.exited()
         try:
             self._call(self._tell_exit)  # or _connected() does
         finally:  # whatever the application's protocol is
@@ -268,6 +289,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self._loop.call_exception_handler(
                 {"message": "connection_made failed", "exception": exc, "protocol": self._protocol}
             )
+        if self.terminal is not None and self._ends is self.terminal.ends:
+            self.terminal.writer = cast("Any", self._protocol).stdin
         if self._exited is not None:
             self._call(self._tell_exit)
         if self._pipes and self._schedule is _call_now:
@@ -383,6 +406,9 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             close_all(self._ends)
         if state in ALIVE and not self._lives_on:
             self._port.dispose(self._ticket)
+        # After the exit somebody may read a terminal yet.
+        if self.terminal is not None and (state in ALIVE or self._ends is self.terminal.ends):
+            self.terminal.close()
 
     def let_live(self) -> None:
         """Nobody but the caller ends this child any more: no close(), no forgetting, no end of the loop."""
@@ -415,13 +441,18 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._schedule = self._way_to(protocol)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return "subprocess" (what asyncio users read of a Popen), "spawn_info", "pidfd" or default."""
+        """Return "subprocess" (what asyncio users read of a Popen), "spawn_info", "pidfd", "pty" or default.
+
+        "pty" is the Terminal of a child that has one.
+        """
         if name == "subprocess" and self._spawned is not None:
             return PopenView(self, self._command.popen_args)
         if name == "spawn_info" and self._spawned is not None:
             return self.spawn_info
         if name == "pidfd" and self.pidfd is not None:
             return self.pidfd
+        if name == "pty" and self.terminal is not None:
+            return self.terminal
         return default
 
     async def _wait(self) -> int:
@@ -512,6 +543,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         if self._state in OVER:
             return
         close_all(self._ends)
+        if self.terminal is not None:
+            self.terminal.abandon()
         if self._exited is None and self._ticket and not self._lives_on:
             self._port.dispose(self._ticket)
         if self._state in OPEN and not self._lives_on:  # last: the warning may be an error

@@ -109,6 +109,7 @@ class WritePipe(Pipe, asyncio.Transport):
         try:
             written = os.writev(self._number, tuple(itertools.islice(pieces, _PIECES)))
         except (BlockingIOError, InterruptedError):
+            self._still_full()
             return
         except OSError as exc:
             self._write_failed(exc)
@@ -127,6 +128,9 @@ class WritePipe(Pipe, asyncio.Transport):
         if not pieces and self.stage is Stage.CLOSING:
             self._unwatch()
             self.lose(None)
+
+    def _still_full(self) -> None:
+        """The loop says that it can be written, and it cannot."""
 
     def _write_failed(self, exc: OSError) -> None:
         self._lost_writes += 1

@@ -37,7 +37,7 @@ avf_capture *avf_capture_new(void)
         return NULL;
     memset(c, 0, offsetof(struct avf_captured, streams));
     memset(c->ends, -1, sizeof c->ends);
-    c->shown.limit = c->shown.drain_ns = -1;
+    c->shown.limit = c->shown.drain_ns = c->shown.terminal = -1;
     for (int i = 0; i < 2; i++) {
         struct avf_stream *s = &c->streams[i];
         s->first = s->last = NULL;

@@ -115,6 +115,7 @@ static void collector_event(const struct epoll_event *event)
 {
     uint64_t ticket = event->data.u64 & ~(3ULL << 62);
     int which = (int)(event->data.u64 >> 62), fd = -1, pid = -1, result;
+    int hangup = (event->events & (EPOLLHUP | EPOLLERR)) != 0;
     avf_lock();
     struct avf_slot *slot = avf_slot_find(ticket);
     struct avf_captured *c = avf_capturing_capture(slot);
@@ -134,9 +135,9 @@ static void collector_event(const struct epoll_event *event)
     if (which == AVF_END_PIDFD)
         result = avf_group_reap(slot, fd, pid, &c->exit);
     else if (which == 0)
-        result = avf_pipe_write(c, fd);
+        result = avf_pipe_write(c, fd, hangup);
     else
-        result = avf_pipe_read(c, which - 1, fd, (event->events & (EPOLLHUP | EPOLLERR)) != 0);
+        result = avf_pipe_read(c, which - 1, fd, hangup);
     avf_gate_enter();
     avf_lock();
     if (which == AVF_END_PIDFD)

@@ -28,7 +28,7 @@ static void pipe_enlarge(struct avf_captured *c, int end, int fd)
 }
 
 /* THREAD collector. RETURNS an avf_pipe_result or -errno. */
-int avf_pipe_write(struct avf_captured *c, int fd)
+int avf_pipe_write(struct avf_captured *c, int fd, int hangup)
 {
     avf_capture *shown = &c->shown;
     while (shown->written < shown->input_size) {
@@ -40,8 +40,9 @@ int avf_pipe_write(struct avf_captured *c, int fd)
         ssize_t written = write(fd, shown->input + shown->written, left);
         if (written < 0 && errno == EINTR)
             continue;
-        if (written < 0) /* EPIPE: a child that does not want its input is no error */
-            return errno == EAGAIN ? AVF_PIPE_GO_ON : AVF_PIPE_ENDED;
+        /* EPIPE, or a full terminal that nobody reads: a child that does not want its input is no error. */
+        if (written < 0)
+            return errno == EAGAIN && !hangup ? AVF_PIPE_GO_ON : AVF_PIPE_ENDED;
         shown->written += written;
         if ((size_t)written < left || left == PIPES_TURN)
             break;
@@ -66,10 +67,12 @@ int avf_pipe_read(struct avf_captured *c, int stream, int fd, int hangup)
         ssize_t size = read(fd, at, room);
         if (size < 0 && errno == EINTR)
             continue;
-        if (size < 0)
-            return errno == EAGAIN ? AVF_PIPE_GO_ON : -errno;
-        if (size == 0)
+        if (size < 0 && errno == EAGAIN)
+            return AVF_PIPE_GO_ON;
+        if (size == 0 || (size < 0 && errno == EIO)) /* EIO: a terminal that nobody has open (tty_ioctl(4)) */
             return AVF_PIPE_ENDED;
+        if (size < 0)
+            return -errno;
         shown->total[stream] += size;
         if (keep > 0)
             avf_capture_added(c, stream, (size_t)size);

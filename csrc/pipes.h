@@ -7,8 +7,8 @@
 /* What became of an end: there may be more; it has ended; there was more than the limit. */
 enum avf_pipe_result { AVF_PIPE_GO_ON, AVF_PIPE_ENDED, AVF_PIPE_LIMITED };
 
-/* THREAD collector. RETURNS an avf_pipe_result or -errno. */
+/* THREAD collector. RETURNS an avf_pipe_result or -errno. `hangup`: nobody has the other side open now. */
 int avf_pipe_read(struct avf_captured *c, int stream, int fd, int hangup);
-int avf_pipe_write(struct avf_captured *c, int fd);
+int avf_pipe_write(struct avf_captured *c, int fd, int hangup);
 
 #endif

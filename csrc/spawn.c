@@ -104,6 +104,9 @@ int64_t avf_spawn(avf_port *port, const char *plan, uint32_t size, avf_capture *
         return error;
     avf_gate_enter();
     error = avf_request_create(plan, size, &request, ret_step);
+    if (error == 0 && capture && capture->terminal >= 0)
+        error = avf_streams_hold_terminal(request->plan, capture->terminal, capture->input != NULL,
+                                          &request->pipes);
     if (error == 0 && avf_plan_find(request->plan, AVF_STEP_PDEATHSIG)) {
         *ret_step = AVF_STEP_MEMORY;
         error = avf_park_reserve();

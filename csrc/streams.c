@@ -57,6 +57,19 @@ int avf_streams_hold(const avf_plan *plan, struct avf_files *files, int32_t *num
     return error;
 }
 
+/* THREAD loop, in the gate. */
+int avf_streams_hold_terminal(const avf_plan *plan, int master, int has_input, struct avf_pipes *pipes)
+{
+    if (plan->stdio[0] == AVF_STDIO_PIPE || plan->stdio[1] == AVF_STDIO_PIPE)
+        return -EINVAL;
+    for (int i = has_input ? 0 : 1; i < 2; i++) {
+        pipes->parent_end[i] = fcntl(master, F_DUPFD_CLOEXEC, 3);
+        if (pipes->parent_end[i] < 0)
+            return -errno;
+    }
+    return 0;
+}
+
 /* THREAD worker, in the gate. */
 static int stream_make_pipe(int i, int pipesize, struct avf_pipes *pipes, int32_t *ret_step)
 {

@@ -14,6 +14,10 @@ struct avf_pipes {
  * number that was closed. RETURNS 0 or -errno. */
 int avf_streams_hold(const avf_plan *plan, struct avf_files *files, int32_t *numbers, int32_t *ret_sources);
 
+/* THREAD loop, in the gate. Duplicates of a terminal's master, as the parent's ends of stdout, and of stdin if there is
+ * input for it; the plan has no such pipes. RETURNS 0 or -errno. */
+int avf_streams_hold_terminal(const avf_plan *plan, int master, int has_input, struct avf_pipes *pipes);
+
 /* THREAD worker. The pipes of a plan, noted as soon as they are there. RETURNS 0 or -errno with the step. */
 int avf_streams_make_pipes(const avf_plan *plan, struct avf_pipes *pipes, int32_t *ret_step);
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import aiovfork
-from aiovfork import _running
+from aiovfork import _ptmx, _running, _terminal
 from aiovfork._collection import Collection
 from aiovfork._options import Command
 from aiovfork._plan import build
@@ -274,6 +274,46 @@ def test_in_a_submission(factory: LoopFactory) -> None:
     assert (
         with_interrupts(factory, one_process, ["interrupted"], CompletionPort.submit, KeyboardInterrupt) > 10
     )
+
+
+async def one_terminal() -> Any:
+    """A child on a terminal, whose start may be interrupted."""
+    with contextlib.suppress(KeyboardInterrupt):
+        async with await aiovfork.create_subprocess_exec("echo", "said", pty=True) as process:
+            assert process.pty is not None
+            await process.pty.reader.read()
+            await process.wait()
+    return ["interrupted"]
+
+
+async def run_on_terminal() -> Any:
+    """A run on a terminal, which may be interrupted."""
+    with contextlib.suppress(KeyboardInterrupt):
+        await aiovfork.run("echo", "said", pty=True)
+    return ["interrupted"]
+
+
+@pytest.mark.parametrize("stride", [29, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("scenario", "function"),
+    [
+        (one_terminal, _ptmx.open_terminal),
+        (run_on_terminal, _ptmx.open_terminal),
+        (one_terminal, _terminal.Terminal.connect),
+    ],
+    ids=["process", "run", "connect"],
+)
+@pytest.mark.filterwarnings("ignore:.*was never awaited")  # interrupted between its call and its await
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("factory", LOOP_FACTORIES.values(), ids=LOOP_FACTORIES)
+def test_in_a_terminals_life(
+    factory: LoopFactory,
+    scenario: Callable[[], Coroutine[Any, Any, Any]],
+    function: Callable[..., Any],
+    stride: int,
+) -> None:
+    """An exception before any byte code that makes or connects a terminal leaves no side of it open."""
+    assert with_interrupts(factory, scenario, ["interrupted"], function, KeyboardInterrupt, stride) > 10
 
 
 #: In the environment of whatever a run starts, and of what that starts.

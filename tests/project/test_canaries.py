@@ -73,7 +73,10 @@ def test_a_stream_protocol_lets_its_transport_go() -> None:
 
 
 def test_a_stream_reader_is_a_buffer_and_a_waiter() -> None:
-    """A StreamReader keeps bytes in _buffer, whoever waits in _waiter, and resumes a pipe that it has paused."""
+    """A StreamReader keeps bytes in _buffer, whoever waits in _waiter, and resumes a pipe that it has paused.
+
+    _wait_for_data waits for more of them, or for _eof.
+    """
 
     class Pipe(asyncio.ReadTransport):
         calls: list[str] = []  # noqa: RUF012
@@ -99,7 +102,16 @@ def test_a_stream_reader_is_a_buffer_and_a_waiter() -> None:
         reader._buffer.clear()
         reader._maybe_resume_transport()
         assert Pipe.calls == ["pause", "resume"]
+        reading = asyncio.ensure_future(reader._wait_for_data("name"))
+        await asyncio.sleep(0)
+        assert not reading.done()
+        reader.feed_data(b"more")
+        await reading
+        assert reader._buffer == b"more"
+        assert reader._eof is False
+        reader._buffer.clear()
         reader.feed_eof()
+        assert reader._eof is True
         assert reader.at_eof()
         assert await reader.read() == b""
 

@@ -74,6 +74,7 @@ def test_every_step_is_documented() -> None:
     names = [step_name(step).removesuffix(" RLIMIT_CPU") for step in range(1, lib.AVF_STEP_COUNT)]
     assert documented == names
     assert "`step` is `port`" in text  # of Python's own: no step of a request
+    assert "`step` is `pty`" in text
 
 
 def test_every_option_is_documented() -> None:
@@ -82,7 +83,7 @@ def test_every_option_is_documented() -> None:
     rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
     documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     options = get_type_hints(aiovfork.SpawnOptions)
-    more = {"stdin", "stdout", "stderr", "limit", "teardown", "on_cancel", "own_cgroup"}
+    more = {"stdin", "stdout", "stderr", "limit", "teardown", "on_cancel", "own_cgroup", "pty"}
     assert documented == {*options, *more}
 
 

@@ -26,6 +26,9 @@ OUTPUT = {
     "on_uvloop": r"loop: uvloop\n0077\nthrough a real pipe\n",
     "process_group": r"import failed with 3\nserver: -15\nworker: -15\nimport: 3\n",
     "protocol_transport": r"exited\n\{1: b'HELLO\\n', 2: b'oh\\n'\} return code 3\n",
+    "record_session": (
+        r"a terminal: +\n/dev/pts/\d+ +\n% test -t 0 && stty size +\n6 34 +\n% exit +\n {34}\n"
+    ),
     "restart_a_helper": r"answer to question 0\nanswer to question 1\nanswer to question 2\nno process is left: True\n",
     "shell_pipeline": r"2 lines about the cat\n",
     "threads_with_own_loops": (

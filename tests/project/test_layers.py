@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # Low to high. Modules in one set do not know each other.
 PYTHON: list[set[str]] = [
     {"_core"},
-    {"_binding", "_compat", "_text", "_uvloop"},
+    {"_binding", "_compat", "_expect", "_pty", "_text", "_uvloop"},
     {"_explanations", "_values"},
     {"_errors", "_identity", "_limits", "_stats"},
     {"_options"},
@@ -26,9 +26,10 @@ PYTHON: list[set[str]] = [
     {"_capture", "_heard"},
     {"_ports"},
     {"_lifecycle", "_popen", "_splitting"},
-    {"_pipes", "_reading"},
+    {"_pipes", "_ptmx", "_reading"},
     {"_write_pipe", "_collection"},
     {"_streams"},
+    {"_terminal"},
     {"_transport"},
     {"_tree"},
     {"_process"},

@@ -75,7 +75,7 @@ def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters of a function that are options."""
     parameters = inspect.signature(function).parameters
     others = {"self", "protocol_factory", "program", "cmd", "args", "stdin", "stdout", "stderr", "limit"}
-    others |= {"teardown", "on_cancel", "own_cgroup"}  # of what returns a Process
+    others |= {"teardown", "on_cancel", "own_cgroup", "pty"}  # of what returns a Process
     return {name: parameter for name, parameter in parameters.items() if name not in others}
 
 
@@ -236,7 +236,7 @@ def test_a_groups_run_is_run() -> None:
     of_group = inspect.signature(aiovfork.ProcessGroup.run).parameters
     of_run = inspect.signature(aiovfork.run).parameters
     left_out = [name for name in of_run if name not in of_group]
-    assert left_out == ["stop_signal", "patience", "tree", "on_cancel"]
+    assert left_out == ["stop_signal", "patience", "tree", "on_cancel", "pty"]
     assert [name for name in of_run if name in of_group] == list(of_group)[1:]
     for name in list(of_group)[1:]:
         assert of_group[name] == of_run[name]
@@ -272,8 +272,11 @@ def test_every_option_of_run_arrives_as_itself(
     async def complete(command: _options.Command, data: object, terms: object) -> None:
         found.update(stdout=command.stdout, stderr=command.stderr)
 
+    def pty_of(value: object) -> None:
+        found.update(pty=value)
+
     module = sys.modules[function.__module__]
-    for replacement in (grouped, agreed, stdin_of, complete):
+    for replacement in (grouped, agreed, stdin_of, complete, pty_of):
         monkeypatch.setattr(module, replacement.__name__, replacement)
     with pytest.raises(StopIteration):
         function("true", **given).send(None)

@@ -110,7 +110,11 @@ def test_what_is_given_arrives_as_itself(
     ) -> None:
         found.update(pipefail=pipefail, stdout=commands[-1].stdout, stderr=commands[0].stderr)
 
+    def pty_of(value: object) -> None:
+        found.update(pty=value)
+
     for name, replacement in {
+        "pty_of": pty_of,
         "grouped": grouped,
         "agreed": agreed,
         "stdin_of": stdin_of,
