@@ -162,18 +162,21 @@ static void attempt_read_report_pipe(struct avf_request *r, int suspended, struc
     }
 }
 
-/* THREAD worker. What the launcher is given; noted before anybody can fork. RETURNS 0 or -errno. */
+/* THREAD worker. What the launcher is given. The plan holds the child's environment: its memfd is noted before
+ * anybody can fork, and filled afterwards. RETURNS 0 or -errno. */
 static int attempt_prepare_launch(struct avf_request *r, const struct avf_child *child)
 {
-    avf_gate_enter();
     int launcher = avf_launch_open();
-    int launch = launcher < 0 ? -1 : avf_launch_pack(r->plan, r->sigmask, child->parent_pid);
+    if (launcher < 0)
+        return launcher;
+    avf_gate_enter();
+    int launch = avf_launch_create();
     avf_lock();
-    r->launch_fds[0] = launcher < 0 ? -1 : launcher;
+    r->launch_fds[0] = launcher;
     r->launch_fds[1] = launch < 0 ? -1 : launch;
     avf_unlock();
     avf_gate_leave();
-    return launcher < 0 ? launcher : launch < 0 ? launch : 0;
+    return launch < 0 ? launch : avf_launch_fill(launch, r->plan, r->sigmask, child->parent_pid);
 }
 
 /* THREAD worker. SIGNALS all blocked during the window. One attempt at a child. RETURNS the pid or -errno of

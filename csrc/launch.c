@@ -39,7 +39,7 @@ int avf_launch_check(void)
     return faccessat(AT_FDCWD, launcher_path, X_OK, AT_EACCESS) < 0 ? -errno : 0;
 }
 
-/* THREAD worker, in the gate. */
+/* THREAD worker. */
 int avf_launch_open(void)
 {
     int fd = open(launcher_path, O_PATH | O_CLOEXEC);
@@ -60,22 +60,23 @@ static int launch_write(int fd, const void *from, size_t size)
 }
 
 /* THREAD worker, in the gate. */
-int avf_launch_pack(const avf_plan *plan, uint64_t sigmask, int32_t parent_pid)
+int avf_launch_create(void)
 {
-    const struct avf_launch launch = {AVF_LAUNCH_MAGIC, sigmask, parent_pid, plan->size};
     int fd = memfd_create("aiovfork", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL)
         fd = memfd_create("aiovfork", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return -errno;
+    return fd < 0 ? -errno : fd;
+}
+
+/* THREAD worker. */
+int avf_launch_fill(int fd, const avf_plan *plan, uint64_t sigmask, int32_t parent_pid)
+{
+    const struct avf_launch launch = {AVF_LAUNCH_MAGIC, sigmask, parent_pid, plan->size};
     int error = launch_write(fd, &launch, sizeof launch);
     if (error == 0)
         error = launch_write(fd, plan, plan->size);
     if (error == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
         error = -errno;
-    if (error == 0)
-        return fd;
-    close(fd);
     return error;
 }
 

@@ -4,11 +4,15 @@
 
 #include "child.h"
 
-/* THREAD worker, in the gate. RETURNS a descriptor of the launcher that can be executed and nothing else, or -errno. */
+/* THREAD worker. RETURNS a descriptor of the launcher that can be executed and nothing else, or -errno. Not in the gate:
+ * the file system may be a dead server's. A process that is forked meanwhile keeps a copy, of a file with no secret. */
 int avf_launch_open(void);
 
-/* THREAD worker, in the gate. RETURNS a sealed memfd that holds what the launcher must know, or -errno. */
-int avf_launch_pack(const avf_plan *plan, uint64_t sigmask, int32_t parent_pid);
+/* THREAD worker, in the gate. RETURNS an empty memfd, or -errno. */
+int avf_launch_create(void);
+
+/* THREAD worker. Fills it with what the launcher must know, and seals it. RETURNS 0 or -errno. */
+int avf_launch_fill(int fd, const avf_plan *plan, uint64_t sigmask, int32_t parent_pid);
 
 /* THREAD any. RETURNS 0 if the launcher is there and may be executed, else -errno. */
 int avf_launch_check(void);
