@@ -27,15 +27,15 @@
 
 #define CHILD_FN AVF_INLINE
 
+typedef volatile uint64_t child_word __attribute__((may_alias));
+_Static_assert(sizeof(struct avf_child) % sizeof(child_word) == 0, "whole words");
+
 /* THREAD child. An assignment would be a call of memcpy (clang). */
-CHILD_FN const struct avf_child *child_copy(struct avf_child *to, const struct avf_child *from)
+CHILD_FN void child_copy(struct avf_child *to, const struct avf_child *from)
 {
-    typedef volatile uint64_t __attribute__((may_alias)) word;
-    _Static_assert(sizeof *to % sizeof(word) == 0, "whole words");
-    word *words = (word *)to;
+    child_word *words = (child_word *)to;
     for (size_t i = 0; i < sizeof *to / sizeof *words; i++)
-        words[i] = ((const word *)from)[i];
-    return to;
+        words[i] = ((const child_word *)from)[i];
 }
 
 /* THREAD child. In the launcher the report is nobody's but its own, and the pipe tells. */
@@ -553,7 +553,8 @@ __attribute__((noinline, noreturn)) void avf_child_go_on(const struct avf_child 
 __attribute__((noinline, noreturn)) void avf_child_run(void *arg)
 {
     struct avf_child copy;
-    const struct avf_child *c = child_copy(&copy, arg);
+    const struct avf_child *c = &copy;
+    child_copy(&copy, arg);
     struct avf_report *report = c->report;
     int32_t keep[KEEP_COUNT];
 
