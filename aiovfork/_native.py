@@ -6,7 +6,6 @@ Layer: below the loops. Thread: the loop's.
 from __future__ import annotations
 
 import inspect
-import subprocess
 import types
 import warnings
 from typing import Any, Final, Literal, TypeAlias, get_args
@@ -15,6 +14,16 @@ from aiovfork._options import Options
 from aiovfork._stats import count_native_call
 
 Unsupported: TypeAlias = Literal["refuse", "native"]
+
+#: What Popen takes of Options, and so do asyncio's and uvloop's own functions. A test asks Popen for it. A
+#: program cannot: a library may have replaced Popen by something whose signature says nothing.
+POPENS: Final = frozenset(
+    {
+        *("executable", "cwd", "env", "close_fds", "pass_fds", "start_new_session", "process_group", "umask"),
+        *("restore_signals", "pipesize", "startupinfo", "creationflags", "user", "group", "extra_groups"),
+        *("preexec_fn", "shell", "text", "encoding", "errors", "universal_newlines", "bufsize"),
+    }
+)
 
 # Frames of these packages are not the caller's. uvloop has none: it is compiled.
 _BETWEEN: Final = {"aiovfork", "asyncio"}
@@ -54,7 +63,7 @@ def options_for_native(given: tuple[Any, ...], *, in_shell: bool) -> dict[str, A
         if value is not default
     }
     for name in options:
-        if name not in inspect.signature(subprocess.Popen).parameters:
+        if name not in POPENS:
             raise ValueError(
                 f"{name} cannot be had together with preexec_fn: the loop's own spawn does not know it"
             )
@@ -86,7 +95,7 @@ def _caller() -> types.FrameType:
     """Return the innermost frame that is neither asyncio's nor ours: who awaits a call is below it."""
     frame = inspect.currentframe()
     assert frame is not None  # CPython has frames
-    while frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN and frame.f_back is not None:
+    while str(frame.f_globals.get("__name__")).partition(".")[0] in _BETWEEN and frame.f_back is not None:
         frame = frame.f_back
     return frame
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 import aiovfork
-from tests.support.backends import PLAIN, LoopFactory
+from tests.support.backends import PLAIN, LoopFactory, in_thread
 from tests.support.isolated import isolated
 from tests.support.protocols import Recorder
 
@@ -140,6 +140,25 @@ def test_options_and_errors_are_the_loops_own(name: str) -> None:
             )
 
     run(name, body)
+
+
+@every_native_loop
+@pytest.mark.filterwarnings("ignore:preexec_fn:RuntimeWarning")
+def test_a_loop_in_a_thread(name: str) -> None:
+    """A loop hands over in any thread, and hears how its children end."""
+
+    async def body() -> list[int]:
+        processes = [
+            await asyncio.create_subprocess_exec("sh", "-c", f"exit {code}", preexec_fn=go_to_usr)
+            for code in range(3)
+        ]
+        return list(await asyncio.gather(*(process.wait() for process in processes)))
+
+    def in_its_thread() -> list[int]:
+        with asyncio.Runner(loop_factory=NATIVE[name]) as runner:
+            return runner.run(body())
+
+    assert in_thread(in_its_thread) == [0, 1, 2]
 
 
 @every_native_loop

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import aiovfork
-from aiovfork import _options, _plan, _steps, _terms
+from aiovfork import _native, _options, _plan, _steps, _terms
 from tools import options as page_of_options
 from tools import signatures
 
@@ -113,6 +113,7 @@ def test_every_option_of_asyncio_is_one_of_ours() -> None:
     """Whatever Popen takes, and asyncio's functions do not set themselves, can be named here."""
     popen = set(inspect.signature(subprocess.Popen).parameters) - {"args", "stdin", "stdout", "stderr"}
     assert popen <= set(_options.Options._fields)
+    assert popen == _native.POPENS
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__qualname__)

@@ -48,6 +48,15 @@ async def processes() -> None:
         assert_type(short, aiovfork.Process)
 
 
+def unsupported_calls() -> None:
+    """What loops do with calls that aiovfork refuses."""
+    assert_type(aiovfork.new_event_loop(unsupported="native"), aiovfork.EventLoop)
+    assert_type(aiovfork.new_uvloop_event_loop(unsupported="refuse"), asyncio.AbstractEventLoop)
+    assert_type(aiovfork.install(unsupported="native"), aiovfork.Installation)
+    aiovfork.new_event_loop(unsupported="ignore")  # type: ignore[arg-type]
+    assert_type(aiovfork.stats().native, int)
+
+
 async def options() -> None:
     """Every option, each with a value of each of its types."""
     with open("file", "rb") as file:
