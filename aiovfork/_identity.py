@@ -36,8 +36,8 @@ class Capabilities:
 
     Attributes:
         ambient: Those that the child and its program have, as whatever user; all others it loses. An empty
-            set leaves it none. (A program of user 0 has its bounding set in any case.) None: those that the
-            kernel gives to the child's user.
+            set leaves it none. But a program of user 0 gets its bounding set, unless no_new_privs says
+            otherwise. None: those that the kernel gives to the child's user.
         bounding: Those that the child, its programs and descendants can ever have. None: the caller's.
     """
 

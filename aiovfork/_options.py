@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, Final, Literal, NamedTuple, Protocol, SupportsFloat, TypeAlias, TypedDict, cast
 
 from aiovfork._errors import PREEXEC_REPLACEMENTS
-from aiovfork._identity import Capabilities
+from aiovfork._identity import Capabilities, user
 from aiovfork._pty import Pty
 from aiovfork._values import items_of
 
@@ -101,7 +101,7 @@ class SpawnOptions(ChildOptions, total=False):
         scheduler: The scheduling policy, such as os.SCHED_BATCH, or (policy, priority).
         io_priority: The class of I/O priority, an IOPriority, or (class, level).
         oom_score_adj: How willingly the kernel kills the child when memory is out: from -1000 to 1000.
-        pdeathsig: The signal that the child gets when this process dies.
+        pdeathsig: The signal that the child gets when this process dies; not by a set-user-ID program.
         no_new_privs: Whether no program gives the child or its descendants more rights, as sudo would.
         signal_mask: The signals that are blocked in the child. None: those that are in the calling thread.
         default_signals: Signals that become default in the child, where the caller ignores them.
@@ -250,7 +250,20 @@ def checked(given: tuple[Any, ...], *, in_shell: bool) -> Options:
         raise ValueError("controlling_tty needs start_new_session=True")
     if options.chroot is not None and isinstance(options.cwd, int):
         raise ValueError("with chroot, cwd must be a path: a descriptor could lead out of the new root")
+    if options.pdeathsig is not None and options.capabilities is not None and not options.no_new_privs:
+        _check_death_signal(options)
     return options
+
+
+def _check_death_signal(options: Options) -> None:
+    """Refuse what Linux would forget: exec clears it where the program gains a capability (prctl(2))."""
+    capabilities, uid = options.capabilities, user(options.user)
+    of_root = os.geteuid() == 0 if uid is None else uid == 0
+    if of_root and isinstance(capabilities, Capabilities) and capabilities.ambient is not None:
+        raise ValueError(
+            "pdeathsig with ambient capabilities needs a user other than root, or no_new_privs: exec gives "
+            "root's program more capabilities, and Linux forgets the signal then"
+        )
 
 
 def same(values: tuple[Any, ...], usual: tuple[Any, ...]) -> bool:

@@ -288,6 +288,11 @@ def test_wrong_values() -> None:
 TOGETHER: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"controlling_tty": 0}, ValueError, "needs start_new_session=True"),
     ({"chroot": "/", "cwd": 5}, ValueError, "cwd must be a path"),
+    (
+        {"pdeathsig": 9, "user": 0, "capabilities": aiovfork.Capabilities([])},
+        ValueError,
+        "needs a user other than root",
+    ),
     ({"best_effort": ["user"]}, ValueError, "best_effort cannot hold 'user'"),
     ({"best_effort": "nice"}, TypeError, "best_effort must be an iterable"),
     ({"cgroup": "/", "own_cgroup": True}, ValueError, "cgroup cannot be given too"),
