@@ -30,6 +30,8 @@ _NOT_CREATED: Final = {
 _NOT_DELEGATED: Final = "the cgroup of this process is not delegated to its user"
 _UNMAPPED: Final = "the user namespace has no such id"
 _PROCESSES: Final = "RLIMIT_NPROC of the child's user is exhausted"
+# Linux itself does not refuse such a step.
+_NEVER: Final = dict.fromkeys((errno.ENOSYS, errno.EPERM, errno.EACCES), _FILTERED)
 
 
 def _needs(capability: str, why: str = "it") -> str:
@@ -103,7 +105,11 @@ _EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
     ),
     lib.AVF_STEP_CHROOT: ("changing the root to the directory chroot", {errno.EPERM: _needs("CHROOT")}),
     lib.AVF_STEP_CHDIR: ("changing to the directory cwd", {}),
-    lib.AVF_STEP_SETSID: ("starting a new session", {}),
+    lib.AVF_STEP_UMASK: ("setting the umask", _NEVER),
+    lib.AVF_STEP_RESTORE_SIGNALS: ("making default what Python ignores, as restore_signals says", _NEVER),
+    lib.AVF_STEP_DEFAULT_SIGNALS: ("making signals default", _NEVER),
+    lib.AVF_STEP_IGNORED_SIGNALS: ("ignoring signals", _NEVER),
+    lib.AVF_STEP_SETSID: ("starting a new session", _NEVER),
     lib.AVF_STEP_SETPGID: (
         "joining the process group",
         {
@@ -166,7 +172,12 @@ _EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
         "setting the capabilities",
         {errno.EPERM: "the caller does not have one of them", errno.EINVAL: "this kernel does not know one"},
     ),
-    lib.AVF_STEP_PDEATHSIG: ("asking for a signal at the parent's death", {}),
+    lib.AVF_STEP_NO_NEW_PRIVS: ("setting no_new_privs", _NEVER),
+    lib.AVF_STEP_PDEATHSIG: (
+        "asking for a signal at the parent's death",
+        {**_NEVER, errno.EAGAIN: "there is no room for one more worker that waits for its child"},
+    ),
+    lib.AVF_STEP_SIGMASK: ("setting the signal mask", _NEVER),
     lib.AVF_STEP_EXEC: ("executing the program", {errno.EAGAIN: _PROCESSES}),
 }
 
