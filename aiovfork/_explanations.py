@@ -40,8 +40,8 @@ def _needs(capability: str, why: str = "it") -> str:
 
 _NICER: Final = f"{_needs('NICE', 'lower than before, which')} or RLIMIT_NICE"
 
-# What a step does, and what the reason of its failure is: by errno, or else the one of None.
-_EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
+#: What a step does, and what the reason of its failure is: by errno, or else the one of None.
+EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
     lib.AVF_STEP_PLAN: ("reading the request", {None: "it is not well-formed"}),
     lib.AVF_STEP_DUP_FDS: (
         "duplicating the given file descriptors",
@@ -184,6 +184,6 @@ _EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
 
 def explained(step: int, number: int) -> str:
     """Return what a step does, and why it fails with that errno, as far as that is known."""
-    action, reasons = _EXPLAINED.get(step & lib.AVF_STEP_MASK) or (step_name(step), {})
+    action, reasons = EXPLAINED.get(step & lib.AVF_STEP_MASK) or (step_name(step), {})
     reason = reasons.get(number, reasons.get(None))
     return action if reason is None else f"{action} ({reason})"
