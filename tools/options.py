@@ -94,7 +94,7 @@ def described(options: type) -> dict[str, str]:
 
 
 def order() -> list[tuple[str, list[str]]]:
-    """Each step's options, in the order of steps, by the cells of its line: page, step, reasons of failures."""
+    """Each step's options, in the order of steps, and the other cells of its line: page, step, reasons."""
     steps: dict[int, list[str]] = {}
     for option, step in (*_BEFORE, *((option, step) for option, step, _ in STEPS), *_BEHIND):
         steps.setdefault(step, []).append(option)

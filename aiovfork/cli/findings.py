@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import aiovfork
 from aiovfork import _binding
-from aiovfork.cli import limits
+from aiovfork.cli import limits, rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,8 +48,17 @@ def all_findings(facts: Facts) -> list[Finding]:
     findings = [kernel(facts), *calls(facts), memory(facts), exits(facts), groups(facts)]
     if not any(finding.level == "fatal" for finding in findings):
         findings.append(asyncio.run(trial()))
+        findings.append(named("launcher", rights.launcher(facts["launcher"])))
+    findings.append(named("capabilities", rights.capabilities()))
+    findings.append(named("cgroup", rights.cgroup(facts["clone3"])))
     looks: tuple[Callable[[], Finding], ...] = (seccomp, processes, pids, descriptors, libc, uvloop)
     return [*findings, *forced(), *(look() for look in looks)]
+
+
+def named(name: str, told: rights.Told) -> Finding:
+    """Make a finding of what a function of rights has told."""
+    level, value, meaning = told
+    return Finding(level, name, value, meaning)
 
 
 def refused(error: int) -> str:

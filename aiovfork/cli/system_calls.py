@@ -111,6 +111,31 @@ SYSTEM_CALLS = (
         "such a program fails at once",
     ),
     SystemCall(
+        "memfd_create",
+        "hands a child's plan to the launcher: with user, group, extra_groups, capabilities",
+        "a child with these options cannot be started",
+    ),
+    SystemCall(
+        "execveat",
+        "executes the launcher, for the same options",
+        "a child with these options cannot be started",
+    ),
+    SystemCall(
+        "setresuid",
+        "sets the child's user (asyncio: setreuid)",
+        "a child with user cannot be started",
+    ),
+    SystemCall(
+        "setresgid",
+        "sets the child's group (asyncio: setregid)",
+        "a child with group cannot be started",
+    ),
+    SystemCall(
+        "faccessat2",
+        "asks whether the launcher could be executed, for `aiovfork doctor`",
+        "the doctor says that it could not",
+    ),
+    SystemCall(
         "uname",
         "asks for the kernel's version, for `aiovfork doctor`",
         "the version is unknown",

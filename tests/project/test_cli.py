@@ -193,6 +193,18 @@ def test_doctor_finds_a_forced_engine() -> None:
     assert finding(document, "trial")["value"].startswith("clone,")
 
 
+def test_doctor_finds_what_options_may_ask_for() -> None:
+    """Without capabilities, the doctor says which options are refused; the launcher needs none."""
+    document = json.loads(aiovfork("doctor", "--json").stdout)
+    assert finding(document, "launcher")["value"] == "works"
+    assert finding(document, "cgroup")["value"]
+    script = "import os; from aiovfork.cli import rights; {}print(*rights.capabilities())"
+    drop = "os.setresuid(*[65534] * 3); " if os.geteuid() == 0 else ""
+    said = subprocess.check_output([sys.executable, "-c", script.format(drop)], text=True)
+    assert said.startswith("note 0 of 7")
+    assert "chroot (CAP_SYS_CHROOT)" in said
+
+
 def test_doctor_finds_few_descriptors() -> None:
     """A low RLIMIT_NOFILE is found before it hurts."""
     script = 'ulimit -n 40 && exec "$0" -m aiovfork doctor --json'

@@ -21,7 +21,7 @@ PAGE: Final = pathlib.Path(__file__).parents[2] / "docs" / "reference" / "system
 
 # Starts children in the ways that differ in their system calls; its argument is the module that does it.
 PROGRAM: Final = """
-import asyncio, importlib, sys, tempfile
+import asyncio, importlib, os, sys, tempfile
 spawner = importlib.import_module(sys.argv[1])
 
 async def one(*argv, **options):
@@ -40,6 +40,7 @@ async def main():
     except FileNotFoundError:
         pass
     await asyncio.gather(*(one("true") for _ in range(40)))
+    await one("true", user=os.geteuid(), group=os.getegid())
 
 asyncio.run(main())
 """
@@ -63,7 +64,16 @@ def test_the_list_is_complete(tmp_path: pathlib.Path) -> None:
     only = seen - calls_of("asyncio", tmp_path)
     # Python itself looks at more files for one more package.
     assert only - {"fstat", "stat", "lseek"} <= {call.name for call in SYSTEM_CALLS} | set(CALLS_OF_THREADS)
-    assert {"clone3", "clone", "waitid", "kcmp", "eventfd2", "timerfd_create"} <= seen
+    assert {
+        "clone3",
+        "clone",
+        "waitid",
+        "kcmp",
+        "eventfd2",
+        "timerfd_create",
+        "execveat",
+        "setresgid",
+    } <= seen
 
 
 async def _spawn_without(name: str) -> bool:
