@@ -9,7 +9,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Literal, SupportsFloat, TypeVar
+from typing import Any, Final, Literal, SupportsFloat, TypeVar
 
 from aiovfork import _plan
 from aiovfork._cgroup import Cgroup
@@ -440,7 +440,9 @@ async def _submit(
 
 def _described_stdio(command: Command) -> list[str]:
     """As asyncio's _log_subprocess."""
-    names = {subprocess.PIPE: "<pipe>", subprocess.STDOUT: "<stdout>"}
+    names: dict[Any, str] = {subprocess.PIPE: "<pipe>", subprocess.STDOUT: "<stdout>"}
+    if command.pty is not None and command.options.controlling_tty is not None:
+        names[command[1 + command.options.controlling_tty]] = "<pty>"
     shown = {"stdin": command.stdin, "stdout": command.stdout, "stderr": command.stderr}
     if command.stdout is not None and command.stderr == subprocess.STDOUT:
         shown = {"stdin": command.stdin, "stdout=stderr": command.stdout}

@@ -84,7 +84,8 @@ class Process(AsyncioProcess):
         """Write input, close stdin, read stdout and stderr to their ends, and wait for the exit.
 
         As asyncio's since 3.12: stdin is closed even without input, and input is ignored where stdin is not
-        PIPE. A child that does not want its input is no error. A thread reads and writes, not the loop.
+        PIPE. A child that does not want its input is no error. A thread reads and writes, not the loop. A
+        terminal is not read.
 
         Args:
             input: What is written. A bytearray, or a memoryview of one, is copied before this returns

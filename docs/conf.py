@@ -33,7 +33,7 @@ exclude_patterns = ["_build", "changes/*"]
 nitpicky = True
 # Names of the standard library, which is not fetched: the build works offline.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(asyncio|collections|contextlib|enum|os|pathlib|resource|subprocess|typing|types)\..*"),
+    (r"py:.*", r"(asyncio|collections|contextlib|enum|os|pathlib|re|resource|subprocess|typing|types)\..*"),
     (r"py:exc", r"\w+Error"),
     # Aliases and variables of types, which only signatures name.
     (r"py:class", r"(aiovfork\._\w+\.)?_ProtocolT|StrOrBytesPath|Stdio|Env"),

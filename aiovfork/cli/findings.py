@@ -51,6 +51,7 @@ def all_findings(facts: Facts) -> list[Finding]:
         findings.append(named("launcher", rights.launcher(facts["launcher"])))
     findings.append(named("capabilities", rights.capabilities()))
     findings.append(named("cgroup", rights.cgroup(facts["clone3"])))
+    findings.append(named("terminals", rights.terminals()))
     looks: tuple[Callable[[], Finding], ...] = (seccomp, processes, pids, descriptors, libc, uvloop)
     return [*findings, *forced(), *(look() for look in looks)]
 

@@ -1,4 +1,4 @@
-"""What the options of a spawn may ask for here: the launcher, capabilities, cgroups.
+"""What the options of a spawn may ask for here: the launcher, capabilities, cgroups, terminals.
 
 Each function returns level, value and meaning of a finding.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import aiovfork
+from aiovfork import _ptmx
 
 Told: TypeAlias = tuple[Literal["ok", "note", "degraded"], str, str]
 
@@ -89,3 +90,15 @@ def cgroup(clone3: int) -> Told:
             "The cgroup of this process is not delegated: own_cgroup and tree='cgroup' fail.",
         )
     return "ok", mount, "Children can be born into cgroups, and have one of their own."
+
+
+def terminals() -> Told:
+    """Make a terminal, as pty= does."""
+    ends = _ptmx.Ends()
+    try:
+        with _ptmx.closed_at_the_end(ends):
+            _ptmx.open_terminal(ends, aiovfork.Pty())
+    except OSError as exc:
+        why = "A child cannot have a terminal of its own (pty): is /dev/pts mounted, with /dev/ptmx?"
+        return "note", errno.errorcode.get(exc.errno or 0, str(exc.errno)), why
+    return "ok", "works", "A child can have a terminal of its own (pty)."

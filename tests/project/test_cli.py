@@ -205,6 +205,18 @@ def test_doctor_finds_what_options_may_ask_for() -> None:
     assert "chroot (CAP_SYS_CHROOT)" in said
 
 
+def test_doctor_finds_no_terminals() -> None:
+    """Where no terminal can be made, pty= is all that is missing, and doctor says so."""
+    script = 'mount --bind /dev/null /dev/ptmx 2>/dev/null || exit 77; exec "$0" -m aiovfork doctor --json'
+    command = ("unshare", "--map-root-user", "--mount", "sh", "-c", script, sys.executable)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode == 77:
+        pytest.skip("nothing can be mounted here")
+    document = json.loads(ended.stdout)
+    assert finding(document, "terminals")["value"] == "ENOTTY"
+    assert finding(document, "terminals")["level"] == "note"
+
+
 def test_doctor_finds_few_descriptors() -> None:
     """A low RLIMIT_NOFILE is found before it hurts."""
     script = 'ulimit -n 40 && exec "$0" -m aiovfork doctor --json'
