@@ -10,7 +10,6 @@ import operator
 import os
 import resource
 import struct
-import types
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +18,7 @@ from aiovfork._binding import RUSAGE, lib, step_name
 NO_ENDS: Final = (-1, -1, -1)
 #: Of a child in which every step of best_effort= was applied.
 NO_NOTES: Final = bytes(4 * lib.AVF_NOTES)
-_ALL_APPLIED: Final[Mapping[str, int]] = types.MappingProxyType({})
+_ALL_APPLIED: Final[Mapping[str, int]] = {}  # no mappingproxy, which cannot be pickled
 
 _UNKNOWN: Final[int] = lib.AVF_STATUS_UNKNOWN
 _NOT_OURS: Final[int] = lib.AVF_STATUS_RECOVERED | _UNKNOWN
@@ -79,7 +78,7 @@ class Spawned(NamedTuple):
             self.queue_ns / 1e3,
             self.clone_ns / 1e3,
             self.exec_ns / 1e3,
-            _ALL_APPLIED if self.notes == NO_NOTES else _not_applied(self.notes),
+            {} if self.notes == NO_NOTES else _not_applied(self.notes),
         )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import errno
 import itertools
 import os
 import pathlib
+import pickle
 import pty
 import random
 import resource
@@ -264,6 +267,15 @@ async def test_options_beside_each_other(place: Place) -> None:
     handful = tuple(name for name in available(place) if name not in {"process_group", "start_new_session"})
     for names in [handful, *random.sample(pairs, min(24, len(pairs)))]:
         await check(place, names, usual)
+
+
+async def test_what_was_not_applied_can_be_sent() -> None:
+    """spawn_info can be copied and pickled, with what best_effort has left out and without."""
+    choices: list[dict[str, Any]] = [{}, {"cpu_affinity": [60000], "best_effort": ["cpu_affinity"]}]
+    for options in choices:
+        info = (await aiovfork.run("true", **options)).spawn_info
+        assert pickle.loads(pickle.dumps(info)) == copy.deepcopy(info) == info  # noqa: S301  # ours
+        assert info.not_applied == ({"cpu affinity": errno.EINVAL} if options else {})
 
 
 @pytest.mark.slow
