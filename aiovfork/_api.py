@@ -14,9 +14,10 @@ from typing import Any, Final, Literal, SupportsFloat, TypeVar
 from aiovfork import _plan
 from aiovfork._cgroup import Cgroup
 from aiovfork._cgroup import own_cgroup as own_cgroup_of
+from aiovfork._checks import checked
 from aiovfork._compat import StreamProtocol, logger
 from aiovfork._identity import Capabilities
-from aiovfork._options import Command, Descriptor, Env, Options, Stdio, StrOrBytesPath, checked
+from aiovfork._options import Command, Descriptor, Env, Options, Stdio, StrOrBytesPath
 from aiovfork._ports import port_of
 from aiovfork._process import Process
 from aiovfork._ptmx import SLAVE, Ends, on_terminal, open_terminal, session_of, with_pty

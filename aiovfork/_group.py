@@ -15,8 +15,9 @@ from typing import Any, Final, Self, SupportsFloat, Unpack, overload
 
 from aiovfork._api import LIMIT, shell_command
 from aiovfork._capture import Input
+from aiovfork._checks import grouped
 from aiovfork._identity import Capabilities
-from aiovfork._options import Command, Descriptor, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._options import Command, Descriptor, Env, Stdio, StrOrBytesPath
 from aiovfork._outcome import Completed
 from aiovfork._process import Process
 from aiovfork._roster import Roster

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, SupportsFloat, TypeAlias, Unpack, overload
 
 from aiovfork._capture import Input
+from aiovfork._checks import grouped
 from aiovfork._identity import Capabilities
 from aiovfork._line_reader import Lines
 from aiovfork._members import Tree
-from aiovfork._options import ChildOptions, Command, Descriptor, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._options import ChildOptions, Command, Descriptor, Env, Stdio, StrOrBytesPath
 from aiovfork._ptmx import at_terminal, session_of
 from aiovfork._pty import Pty, pty_of
 from aiovfork._splitting import Form, Newlines, OnLong

@@ -17,9 +17,10 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Se
 from typing import Any, Literal, Required, SupportsFloat, TypeAlias, Unpack, overload
 
 from aiovfork._capture import Input
+from aiovfork._checks import grouped, readable_again
 from aiovfork._identity import Capabilities
 from aiovfork._members import Tree
-from aiovfork._options import CHILD_OPTIONS, Descriptor, Env, Stdio, StrOrBytesPath, grouped, readable_again
+from aiovfork._options import CHILD_OPTIONS, Descriptor, Env, Stdio, StrOrBytesPath
 from aiovfork._outcome import Completed
 from aiovfork._outlasting import outlast
 from aiovfork._ptmx import session_of

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, SupportsFloat, Unpack, overload
 
 from aiovfork._capture import Input
+from aiovfork._checks import grouped
 from aiovfork._identity import Capabilities
-from aiovfork._options import Command, Descriptor, Env, StageOptions, Stdio, StrOrBytesPath, grouped
+from aiovfork._options import Command, Descriptor, Env, StageOptions, Stdio, StrOrBytesPath
 from aiovfork._pipeline_outcome import PipelineResult
 from aiovfork._pipelining import complete
 from aiovfork._terms import OnLimit, agreed, stdin_of

@@ -12,12 +12,12 @@ from types import EllipsisType, TracebackType
 from typing import Any, Self, SupportsFloat
 
 from aiovfork._capture import Input, immutable
+from aiovfork._checks import seconds
 from aiovfork._collection import Collection, Kept
 from aiovfork._compat import AsyncioProcess, StreamProtocol, logger
 from aiovfork._errors import signal_name
 from aiovfork._events import SpawnInfo
 from aiovfork._members import Tree
-from aiovfork._options import seconds
 from aiovfork._streams import OutputReader
 from aiovfork._terminal import Terminal
 from aiovfork._transport import SubprocessTransport

@@ -12,9 +12,10 @@ from typing import Any, SupportsFloat, Unpack, overload
 
 from aiovfork._api import shell_command
 from aiovfork._capture import Input
+from aiovfork._checks import grouped
 from aiovfork._identity import Capabilities
 from aiovfork._members import Tree
-from aiovfork._options import Command, Descriptor, Env, Stdio, StrOrBytesPath, grouped
+from aiovfork._options import Command, Descriptor, Env, Stdio, StrOrBytesPath
 from aiovfork._outcome import Completed
 from aiovfork._ptmx import at_terminal, session_of
 from aiovfork._pty import Pty, pty_of

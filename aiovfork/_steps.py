@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from aiovfork import _identity, _limits
 from aiovfork._binding import PLAN_STEP, lib
+from aiovfork._checks import same
 from aiovfork._descriptors import descriptor
-from aiovfork._options import Options, StrOrBytesPath, same
+from aiovfork._options import Options, StrOrBytesPath
 from aiovfork._values import (
     Encoded,
     Held,

@@ -18,9 +18,10 @@ from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self, SupportsFloat, TypeAlias, get_args
 
 from aiovfork._api import LIMIT
+from aiovfork._checks import grouped, readable_again
 from aiovfork._group import ProcessGroup
 from aiovfork._identity import Capabilities
-from aiovfork._options import CHILD_OPTIONS, Descriptor, Env, Stdio, StrOrBytesPath, grouped, readable_again
+from aiovfork._options import CHILD_OPTIONS, Descriptor, Env, Stdio, StrOrBytesPath
 from aiovfork._outlasting import outlast
 from aiovfork._process import Process
 from aiovfork._tree import Teardown, check_teardown

@@ -11,10 +11,10 @@ import select
 import termios
 from typing import Any, AnyStr, Final, SupportsFloat
 
+from aiovfork._checks import seconds
 from aiovfork._collection import Collection, Kept
 from aiovfork._events import close_all
 from aiovfork._expect import Expected, ExpectEnded, ExpectTimeout, Pattern, Search
-from aiovfork._options import seconds
 from aiovfork._pipes import PipeProtocol, ReadPipe
 from aiovfork._port import CompletionPort
 from aiovfork._ptmx import CC, READ, SLAVE, WRITE, Ends, set_size, size_of

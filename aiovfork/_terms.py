@@ -11,8 +11,9 @@ import subprocess
 from typing import Any, Final, Literal, NamedTuple, SupportsFloat, cast, get_args
 
 from aiovfork._capture import Input, immutable
+from aiovfork._checks import seconds
 from aiovfork._members import Tree
-from aiovfork._options import ChildOptions, Options, Stdio, seconds
+from aiovfork._options import ChildOptions, Options, Stdio
 from aiovfork._pty import Pty
 from aiovfork._text import check_codec
 from aiovfork._tree import Teardown, check_no_cgroup, check_tree

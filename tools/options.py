@@ -17,8 +17,8 @@ from typing import Any
 
 import aiovfork
 from aiovfork._binding import lib, step_name
+from aiovfork._checks import BEST_EFFORT
 from aiovfork._explanations import EXPLAINED
-from aiovfork._options import BEST_EFFORT
 from aiovfork._steps import STEPS
 from tools import pages
 

@@ -15,6 +15,7 @@ PYTHON: list[set[str]] = [
     {"_explanations", "_values"},
     {"_errors", "_identity", "_limits", "_stats"},
     {"_options"},
+    {"_checks"},
     {"_descriptors", "_environment"},
     {"_steps"},
     {"_plan"},

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import aiovfork
-from aiovfork import _native, _options, _plan, _steps, _terms
+from aiovfork import _checks, _native, _options, _plan, _steps, _terms
 from tools import options as page_of_options
 from tools import signatures
 
@@ -149,8 +149,8 @@ def test_no_option_is_forgotten() -> None:
     places = [
         {option: None for option, _, _ in _steps.STEPS},
         _steps.BUILT_IN,
-        [option for option, _, _ in _options.REFUSED],
-        _options.CHECKED - _steps.BUILT_IN,
+        [option for option, _, _ in _checks.REFUSED],
+        _checks.CHECKED - _steps.BUILT_IN,
     ]
     handled = [option for place in places for option in place]
     assert sorted(handled) == sorted(_options.Options._fields)
@@ -171,7 +171,7 @@ def test_every_option_changes_the_plan(option: str) -> None:
 
 def test_the_options_that_mean_something() -> None:
     """What run() and the like take is every option but those that are refused, in the same order."""
-    refused = [option for option, _, _ in _options.REFUSED] + ["shell"]
+    refused = [option for option, _, _ in _checks.REFUSED] + ["shell"]
     assert list(_options.CHILD_OPTIONS) == [name for name in _options.Options._fields if name not in refused]
 
 
@@ -182,7 +182,7 @@ def test_a_group_of_its_own(in_shell: bool) -> None:
     def chosen(**given: Any) -> _options.Options:
         defaults = {**_options.Options._field_defaults, "process_group": 0, **given}
         values = tuple(defaults[name] for name in _options.CHILD_OPTIONS)
-        return _options.grouped(values, in_shell=in_shell)
+        return _checks.grouped(values, in_shell=in_shell)
 
     usual = _options.Options(process_group=0, shell=in_shell)
     assert chosen() == usual

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import aiovfork
-from aiovfork import _options, _plan, _steps
+from aiovfork import _checks, _options, _plan, _steps
 from aiovfork._binding import PLAN, PLAN_STEP, lib
 
 OPTIONS = _options.Options()
@@ -328,7 +328,7 @@ async def test_a_cgroup_of_its_own_is_refused_everywhere() -> None:
 def test_an_iterator_can_be_read_twice() -> None:
     """What is iterated over once, a generator, becomes a tuple: a plan may be built more than once."""
     given = tuple(OPTIONS._replace(extra_groups=iter([5, 6]), pass_fds=(fd for fd in [7])))
-    options = _options.checked(given, in_shell=False)
+    options = _checks.checked(given, in_shell=False)
     assert (options.extra_groups, options.pass_fds) == ((5, 6), (7,))
 
 
@@ -349,7 +349,7 @@ class Array:
 
 def test_an_array_will_do() -> None:
     """An option is recognized as set whatever its comparison says or raises."""
-    options = _options.checked(
+    options = _checks.checked(
         tuple(OPTIONS._replace(cpu_affinity=Array(1), signal_mask=Array(2))), in_shell=False
     )
     block = _plan.build(_options.Command(("true",), None, None, None, options)).block
