@@ -165,6 +165,12 @@ def _t2(view: View) -> Iterator[Verdict]:
         view.values("rate", "rate and fds", condition=condition), view.values("rate", "rate and fds")
     )
     yield from _at_least("T2", f"rate with {condition} ÷ without", ratio, 0.85)
+    for what, label in (("communicate()", ""), ("run()", RUN_OF[view.subject])):
+        ratio = paired_ratio(
+            view.values("rate", "captured and fds", label, condition),
+            view.values("rate", "captured and fds", label),
+        )
+        yield from _at_least("T2", f"rate of {what} with {condition} ÷ without", ratio, 0.85)
 
 
 def _c1(view: View) -> Iterator[Verdict]:

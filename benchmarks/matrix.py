@@ -212,6 +212,23 @@ def _rates(scale: Scale) -> Iterator[Group]:
             for variant in (AIOVFORK, AIOVFORK_UVLOOP, ASYNCIO, UVLOOP, THREAD)
         ),
     )
+    yield Group(
+        "captured and fds",
+        ("T2",),
+        scale.few_rounds,
+        tuple(
+            _measure(
+                "captured",
+                variant,
+                condition,
+                count=int(scale.spawns * variant.share),
+                command="/bin/echo captured",
+                fds=count,
+            )
+            for condition, count in (("", 0), (scale.many_fds, scale.fds))
+            for variant in (AIOVFORK, RUN, ASYNCIO)
+        ),
+    )
 
 
 def _lags(scale: Scale) -> Iterator[Group]:

@@ -14,28 +14,25 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "engine.h"
 #include "group.h"
 #include "launch.h"
-#include "mailbox.h"
 #include "plan.h"
 #include "probe.h"
 #include "reap.h"
 #include "sys.h"
+#include "table.h"
 #include "thread.h"
 
 /* How long a report by pipe may say nothing until the kernel is asked. */
 enum { ATTEMPT_ASK_AGAIN_MS = 20 };
 
-/* Ways of giving a child its descriptors that an attempt has found refused. */
-enum { FORGO_UNSHARE = 1, FORGO_OWN_STREAMS = 2, FORGO_MAILBOXES = 4 };
-
 /* How an attempt is made, and what is found out by it. worker only */
 struct attempt_way {
-    int32_t engine, forgo;
+    int32_t engine;
+    int32_t forgo; /* ways of giving a child its table that were found refused (table.h) */
     int suspended; /* clone lets go after exec, or the child's end */
     int used_mailbox;
     struct avf_word word; /* the launcher's last */
@@ -47,54 +44,6 @@ void avf_attempt_fail(struct avf_attempt *o, int32_t step, int32_t error)
     o->kind = AVF_OUTCOME_FAILURE;
     o->step = step;
     o->error = error;
-}
-
-/* THREAD worker. The child's descriptors come from a copy of the table, which clone makes. */
-static void attempt_copy_table(const struct avf_request *r, struct avf_child *child)
-{
-    memcpy(child->stream_source, r->source, sizeof child->stream_source);
-    child->source = r->source + 3;
-    child->report_fd = r->report_pipe[1];
-    child->launcher_fd = r->launch_fds[0];
-    child->launch_fd = r->launch_fds[1];
-    child->message[0] =
-        (struct avf_child_message){.fd = r->files.message_fd, .count = r->files.message_count};
-    child->message[1] = (struct avf_child_message){.fd = -1};
-    child->unshare_from = 0;
-}
-
-/* THREAD worker. The same from the shared table, which the child unshares at once: that costs nothing for the
- * descriptors that it drops, if all that it needs sits on low numbers, or is sent to one. */
-static void attempt_prefer_unshare(const struct avf_request *r, struct avf_child *child, int forgo,
-                                   struct avf_mail *mail)
-{
-    int32_t *low = r->low, same_as[3], highest = 2;
-    uint32_t count = r->plan->fd_count, given = 3 + avf_plan_given_count(r->plan);
-    struct rlimit limit;
-    /* A number above a limit that was lowered since can be kept, but not made again (RLIMIT_NOFILE). */
-    if (count &&
-        (getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)avf_plan_fds(r->plan)[count - 1] >= limit.rlim_cur))
-        return;
-    memcpy(low, r->source, given * sizeof *low);
-    low[given] = child->report_fd;
-    low[given + 1] = child->launcher_fd;
-    low[given + 2] = child->launch_fd;
-    avf_streams_prefer_own(r->plan, low, forgo & FORGO_OWN_STREAMS ? INT32_MAX : AVF_UNSHARE_BELOW, same_as);
-    if (avf_mailbox_post(&r->files, low, given + AVF_LAUNCH_SOURCES,
-                         forgo & FORGO_MAILBOXES ? NULL : r->seat->report, mail) < 0)
-        return;
-    for (uint32_t i = 0; i < given + AVF_LAUNCH_SOURCES; i++)
-        highest = low[i] > highest ? low[i] : highest;
-    for (int i = 0; i < 2; i++)
-        highest = mail->message[i].fd > highest ? mail->message[i].fd : highest;
-    memcpy(child->stream_source, low, sizeof child->stream_source);
-    memcpy(child->message, mail->message, sizeof child->message);
-    memcpy(child->same_as, same_as, sizeof same_as);
-    child->source = low + 3;
-    child->report_fd = low[given];
-    child->launcher_fd = low[given + 1];
-    child->launch_fd = low[given + 2];
-    child->unshare_from = (uint32_t)highest + 1;
 }
 
 /* THREAD worker. A pipe that says by its end that the child has run exec, or is over. */
@@ -194,9 +143,7 @@ static long attempt_clone(struct avf_request *r, struct avf_child *child, struct
         if (error < 0)
             return error;
     }
-    attempt_copy_table(r, child);
-    if (!(way->forgo & FORGO_UNSHARE))
-        attempt_prefer_unshare(r, child, way->forgo, &mail);
+    avf_table_choose(r, child, way->forgo, &mail);
     child->report->error = 0;
     child->report->note_count = 0;
     child->report->step = AVF_STEP_CLONE;
@@ -330,10 +277,10 @@ static int attempt_once(struct avf_request *r, struct avf_child *child, struct a
     if (o->error == 0 || r->seat->report->cancel)
         return 0;
     if (o->step == AVF_STEP_UNSHARE_FDS) /* a filter on that flag, or on kcmp */
-        way->forgo |= o->error == -ESTALE ? FORGO_OWN_STREAMS : FORGO_UNSHARE;
+        way->forgo |= o->error == -ESTALE ? AVF_FORGO_OWN_STREAMS : AVF_FORGO_UNSHARE;
     else if (o->step == AVF_STEP_RECEIVE_FDS &&
              way->used_mailbox) /* it was closed; or RLIMIT_NOFILE is low */
-        way->forgo |= FORGO_MAILBOXES;
+        way->forgo |= AVF_FORGO_MAILBOXES;
     else
         return 0;
     return 1;
@@ -377,7 +324,7 @@ void avf_attempt_run(struct avf_request *r, struct avf_attempt *o)
     avf_streams_add_pipes(r->plan, &r->pipes, r->source);
     struct attempt_way way = {.engine = engine, .suspended = facts.memory_shared && facts.parent_suspended};
     if (!(r->plan->flags & AVF_PLAN_CLOSE_FDS) || engine & AVF_REPORT_PIPE || !avf_probe_close_range(&facts))
-        way.forgo = FORGO_UNSHARE;
+        way.forgo = AVF_FORGO_UNSHARE;
     while (attempt_once(r, &child, &way, o))
         ;
 }

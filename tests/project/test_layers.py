@@ -73,6 +73,7 @@ C: list[set[str]] = [
     {"request"},
     {"collection"},
     {"mailbox"},
+    {"table"},
     {"port", "attempt"},
     {"park"},
     {"reaper"},
