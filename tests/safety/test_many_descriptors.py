@@ -384,7 +384,7 @@ async def _held_all(directory: str) -> list[Any]:
     """Hold more children in exec than there are mailboxes; then spawn one more."""
     async with held(pathlib.Path(directory)) as hold:
         with many_open():
-            spawns = []
+            spawns: list[asyncio.Task[aiovfork.Process]] = []
             while len(spawns) < NUMBERS:
                 spawns.append(asyncio.ensure_future(aiovfork.create_subprocess_exec(hold.path, stdout=PIPE)))
                 while len(children_in_window()) < len(spawns):
