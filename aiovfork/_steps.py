@@ -37,7 +37,11 @@ def _text(value: StrOrBytesPath | None) -> bytes | None:
 
 
 def _folder(value: StrOrBytesPath | int | None) -> bytes | Held | None:
-    return Held(descriptor(value, "cwd")) if isinstance(value, int) else _text(value)
+    if not isinstance(value, int):
+        return _text(value)
+    if isinstance(value, bool):
+        raise TypeError("cwd must be a path or a descriptor, not bool")
+    return Held(descriptor(value, "cwd"))
 
 
 def _switch(value: bool) -> int | None:  # it is the option's value
@@ -134,17 +138,10 @@ STEPS: Final[tuple[tuple[str, int, Callable[[Any], Encoded]], ...]] = (
 )
 #: The options that build(), and what it calls, read by themselves; the port reads cgroup.
 BUILT_IN: Final = frozenset(
-    [
-        "executable",
-        "env",
-        "close_fds",
-        "pass_fds",
-        "fd_map",
-        "listen_fds",
-        "pipesize",
-        "best_effort",
-        "cgroup",
-    ]
+    {
+        *("executable", "env", "close_fds", "pass_fds", "fd_map", "listen_fds", "pipesize"),
+        *("best_effort", "cgroup"),
+    }
 )
 
 _values: Final = operator.itemgetter(*(Options._fields.index(option) for option, _, _ in STEPS))
@@ -177,7 +174,7 @@ class Declared(NamedTuple):
 
 def _chosen(values: tuple[Any, ...], best_effort: Any) -> Declared:
     chosen: list[_Step] = []
-    held = array.array("i")
+    held: list[int] = []
     for row in itertools.compress(_ROWS, map(operator.is_not, values, _QUIET)):
         option, number, encode = STEPS[row]
         encoded = encode(values[row])
@@ -191,7 +188,7 @@ def _chosen(values: tuple[Any, ...], best_effort: Any) -> Declared:
             held.append(encoded.fd)
         else:
             chosen += [(number, detail, flags, content) for detail, content in encoded]
-    return Declared(len(chosen), held.tobytes(), chosen)
+    return Declared(len(chosen), array.array("i", held).tobytes() if held else b"", chosen)
 
 
 def packed(steps: Sequence[_Step], end: int) -> tuple[bytes, bytes]:

@@ -153,6 +153,13 @@ def test_a_step_that_fails(body: Any, expected: list[Expected]) -> None:
     check(isolated(body, loop="asyncio"), expected)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("body", "expected"), [(_of_anybody, OF_ANYBODY), (_of_nobody, OF_NOBODY)])
+def test_a_step_that_fails_is_told_through_a_pipe(body: Any, expected: list[Expected]) -> None:
+    """P4. The same where the report comes through a pipe, as where vfork shares no memory."""
+    check(isolated(body, loop="uvloop", env={"AIOVFORK_REPORT": "pipe"}), expected)
+
+
 def test_no_step_is_missing() -> None:
     """A new step cannot be forgotten here."""
     tried = {step.split(" RLIMIT_")[0] for *_, step, _ in [*OF_ANYBODY, *OF_NOBODY, *FILTERED]}

@@ -253,6 +253,7 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: built(ignored_signals=[signal.SIGSTOP]), ValueError, "SIGSTOP is always default"),
     (lambda: built(chroot="a\0b"), ValueError, "embedded null byte"),
     (lambda: built(chroot=5), TypeError, "expected str, bytes or os.PathLike"),
+    (lambda: built(cwd=True), TypeError, "a path or a descriptor, not bool"),
     (lambda: built(cwd=1.5), TypeError, "expected str, bytes or os.PathLike"),
     (lambda: built(controlling_tty=7), ValueError, "a descriptor that the child gets, not 7"),
     (lambda: built(controlling_tty=-1), ValueError, "a descriptor that the child gets, not -1"),
