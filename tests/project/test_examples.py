@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import threading
 from pathlib import Path
 from types import ModuleType
 
+import pyte
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -109,6 +111,21 @@ async def test_many_children_end_with_the_first_failure(
     for pid in pids:
         with pytest.raises(ProcessLookupError):  # a zombie would still be there
             os.kill(int(pid), 0)
+
+
+def test_a_recorded_session_can_be_played(tmp_path: Path) -> None:
+    """record_session: the file is an asciicast v2, and what it plays ends with the screen that was printed."""
+    path = tmp_path / "session.cast"
+    command = (sys.executable, str(EXAMPLES / "record_session.py"), str(path))
+    printed = subprocess.check_output(command, text=True, timeout=60)
+    header, *events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert header == {"version": 2, "width": 34, "height": 6}
+    assert [kind for _, kind, _ in events] == ["o"] * len(events)
+    times = [time for time, _, _ in events]
+    assert times == sorted(times)
+    screen = pyte.Screen(34, 6)
+    pyte.Stream(screen).feed("".join(text for _, _, text in events))
+    assert printed.splitlines() == list(screen.display)
 
 
 def test_threads_need_no_main_thread(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import decimal
 import pathlib
+import re
 import resource
 import socket
 import subprocess
@@ -187,6 +188,22 @@ async def loops() -> None:
     transport, protocol = await aiovfork.new_event_loop().subprocess_exec(Protocol, "program", cwd="/")
     assert_type(transport, aiovfork.SubprocessTransport)
     assert_type(protocol, Protocol)
+
+
+async def terminals(process: aiovfork.Process) -> None:
+    """What is found is of the type of the pattern."""
+    assert_type(process.pty, aiovfork.Terminal | None)
+    terminal = (await aiovfork.create_subprocess_exec("program", pty=aiovfork.Pty(rows=25))).pty
+    assert terminal is not None
+    assert_type(terminal.reader, asyncio.StreamReader)
+    assert_type(terminal.writer, asyncio.StreamWriter)
+    assert_type(terminal.size, tuple[int, int])
+    assert_type(await terminal.expect(b"$ "), aiovfork.Expected[bytes])
+    assert_type((await terminal.expect("$ ", timeout=1)).before, str)
+    found = await terminal.expect(re.compile(r"\w+"))
+    assert_type(found.match, re.Match[str])
+    assert_type(await aiovfork.run("program", pty=True), aiovfork.Completed[bytes])
+    await aiovfork.create_subprocess_exec("program", pty=None)  # type: ignore[arg-type]
 
 
 def counters(process: aiovfork.Process) -> None:

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psutil
 import pytest
 
 import aiovfork
@@ -496,6 +497,15 @@ async def test_run_ends_a_program_on_a_terminal() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_run_ends_the_jobs_of_a_shell() -> None:
+    """A job of a shell has a group of its own: tree="session" ends it too, for a terminal means a session."""
+    command = ["bash", "--norc", "-mc", "sleep 1000 & echo $!; sleep 1000"]
+    with pytest.raises(aiovfork.ProcessTimeout) as late:
+        await aiovfork.run(*command, pty=True, tree="session", timeout=0.2)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert psutil.Process(int(late.value.output)).status() == psutil.STATUS_ZOMBIE
 
 
 async def test_run_and_a_background_program() -> None:
