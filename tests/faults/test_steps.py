@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import resource
 import signal
 from typing import Any, Final
@@ -116,11 +117,24 @@ async def _of_anybody() -> list[Failure]:
     return await _failures(OF_ANYBODY)
 
 
-async def _of_nobody() -> list[Failure]:
+def _become_nobody() -> None:
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def _can_become_nobody() -> bool:
+    status = pathlib.Path("/proc/self/status").read_text()
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    return os.geteuid() != 0 or effective >> 6 & 3 == 3  # CAP_SETGID, CAP_SETUID
+
+
+nobody = pytest.mark.skipif(not _can_become_nobody(), reason="root without CAP_SETUID stays root")
+
+
+async def _of_nobody() -> list[Failure]:
+    _become_nobody()
     return await _failures(OF_NOBODY)
 
 
@@ -145,8 +159,11 @@ def check(found: list[Failure], expected: list[Expected]) -> None:
 
 @pytest.mark.parametrize(
     ("body", "expected"),
-    [(_of_anybody, OF_ANYBODY), (_of_nobody, OF_NOBODY), (_filtered, FILTERED)],
-    ids=["anybody", "nobody", "filtered"],
+    [
+        pytest.param(_of_anybody, OF_ANYBODY, id="anybody"),
+        pytest.param(_of_nobody, OF_NOBODY, id="nobody", marks=nobody),
+        pytest.param(_filtered, FILTERED, id="filtered"),
+    ],
 )
 def test_a_step_that_fails(body: Any, expected: list[Expected]) -> None:
     """P4. The error is of the stdlib's type, with errno, the step and the reason; nothing is left of the child."""
@@ -154,7 +171,13 @@ def test_a_step_that_fails(body: Any, expected: list[Expected]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("body", "expected"), [(_of_anybody, OF_ANYBODY), (_of_nobody, OF_NOBODY)])
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(_of_anybody, OF_ANYBODY, id="anybody"),
+        pytest.param(_of_nobody, OF_NOBODY, id="nobody", marks=nobody),
+    ],
+)
 def test_a_step_that_fails_is_told_through_a_pipe(body: Any, expected: list[Expected]) -> None:
     """P4. The same where the report comes through a pipe, as where vfork shares no memory."""
     check(isolated(body, loop="uvloop", env={"AIOVFORK_REPORT": "pipe"}), expected)
@@ -169,10 +192,7 @@ def test_no_step_is_missing() -> None:
 
 
 async def _not_applied() -> list[Any]:
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+    _become_nobody()
     names = ["nice", "cpu_affinity", "scheduler", "io_priority", "oom_score_adj", "rlimits", "foreground"]
     options: dict[str, Any] = {
         "nice": -5,
@@ -196,6 +216,7 @@ async def _not_applied() -> list[Any]:
     ]
 
 
+@nobody
 def test_best_effort() -> None:
     """What could not be had is noted with its errno, the rest is applied; an option that is not named is fatal."""
     output, of_run, of_process, step = isolated(_not_applied, loop="asyncio")

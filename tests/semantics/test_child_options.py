@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
+import fcntl
 import itertools
 import os
 import pathlib
@@ -16,6 +17,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import termios
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -23,13 +25,22 @@ import pytest
 
 import aiovfork
 from aiovfork import _cgroup, _options
+from tests.support.isolated import isolated
 from tests.support.native import compiled
 from tests.support.state import CAPABILITIES, state_of
+from tests.support.view import STOPPED, wait_stopped
 
 NOBODY: Final = 65534
 IS_ROOT: Final = os.geteuid() == 0
-#: What root alone may ask for.
-OF_ROOT: Final = frozenset({"user", "group", "extra_groups", "chroot", "unshare", "capabilities", "cgroup"})
+#: The capability that an option needs: linux/capability.h.
+NEEDED: Final = {
+    "user": 7,
+    "group": 6,
+    "extra_groups": 6,
+    "capabilities": 8,
+    "chroot": 18,
+    "unshare": 21,
+}
 #: What cannot be had together, or what one of them makes of the other is a test of its own.
 NOT_TOGETHER: Final = [{"start_new_session", "process_group"}, {"controlling_tty", "process_group"}]
 # Unless the child has another user.
@@ -187,7 +198,9 @@ def capabilities_of(options: dict[str, Any], usual: State) -> dict[str, int]:
 
 def available(place: Place) -> list[str]:
     """The options that can be tried here."""
-    left_out = set() if IS_ROOT else set(OF_ROOT)
+    status = pathlib.Path("/proc/self/status").read_text()
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    left_out = {name for name, capability in NEEDED.items() if not effective >> capability & 1}
     if place.cgroup is None:
         left_out.add("cgroup")
     return [name for name in SAMPLES if name not in left_out]
@@ -267,6 +280,31 @@ async def test_options_beside_each_other(place: Place) -> None:
     handful = tuple(name for name in available(place) if name not in {"process_group", "start_new_session"})
     for names in [handful, *random.sample(pairs, min(24, len(pairs)))]:
         await check(place, names, usual)
+
+
+async def _in_the_foreground() -> list[str]:
+    master, slave = pty.openpty()  # this interpreter leads a session that has no terminal
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it comes when the terminal goes
+    found = []
+    for wanted in (True, False, True):
+        process = await aiovfork.create_subprocess_exec(*STOPPED, process_group=0, foreground=wanted)
+        wait_stopped(process.pid)
+        with open(f"/proc/{process.pid}/stat") as stat:
+            group, _, terminal, foreground = map(int, stat.read().rpartition(")")[2].split()[2:6])
+        assert (group, terminal) == (process.pid, os.fstat(slave).st_rdev)
+        found.append("its own" if foreground == group else "another")
+        process.kill()
+        await process.wait()
+    os.close(slave)
+    os.close(master)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    return found
+
+
+def test_the_foreground_of_a_terminal() -> None:
+    """foreground=True makes the child's group the one that the terminal's keys reach, from the background too."""
+    assert isolated(_in_the_foreground, loop="asyncio") == ["its own", "another", "its own"]
 
 
 async def test_what_was_not_applied_can_be_sent() -> None:
