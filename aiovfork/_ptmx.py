@@ -43,7 +43,7 @@ IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6
 
 # A fork() waits while a terminal is being made: its numbers are noted nowhere yet. Reentrant, for the thread
 # that forks goes on in the child.
-_gate: Final = threading.RLock()
+_gate = threading.RLock()
 
 
 class Ends(dict[int, int]):
@@ -202,15 +202,24 @@ _EOF: Final = b"\x04"  # VEOF of a new terminal
 # ---- fork() ----
 
 
+def _before_fork() -> None:
+    _gate.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _gate.release()
+
+
 def _after_fork_in_child() -> None:
     """The terminals are the parent's: a master that is open here too would keep them from hanging up."""
-    try:
-        for ends in list(_open):
-            with suppress(OSError):
-                close_all(ends)
-        _open.clear()
-    finally:
-        _gate.release()
+    global _gate  # noqa: PLW0603  # the thread that holds it is not here, if no handler ran before the fork
+    _gate = threading.RLock()
+    for ends in list(_open):
+        with suppress(OSError):
+            close_all(ends)
+    _open.clear()
 
 
-os.register_at_fork(before=_gate.acquire, after_in_parent=_gate.release, after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

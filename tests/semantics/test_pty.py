@@ -335,7 +335,7 @@ async def test_a_cancelled_read_loses_nothing() -> None:
     """What a cancelled read() has collected off the loop is what expect() looks through first."""
     async with started("sh", "-c", "echo one; read x; echo two", pty=ECHO) as (_, terminal):
         reading = asyncio.ensure_future(terminal.reader.read())
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -392,6 +392,30 @@ async def test_hanging_up() -> None:
         terminal.writer.write(b"x")
         with pytest.raises(ConnectionResetError):
             await terminal.writer.drain()
+
+
+async def test_closing_while_somebody_reads() -> None:
+    """Whoever reads or expects when the terminal is closed finds its end."""
+    async with started("sleep", "1000") as (_, terminal):
+        reading = asyncio.ensure_future(terminal.reader.read())
+        await asyncio.sleep(0)
+        terminal.close()
+        assert await reading == b""
+    async with started("sleep", "1000") as (_, terminal):
+        waiting = asyncio.ensure_future(terminal.expect("x"))
+        await asyncio.sleep(0)
+        terminal.close()
+        with pytest.raises(aiovfork.ExpectEnded):
+            await waiting
+
+
+async def test_it_closes_itself() -> None:
+    """Without `async with` too: a terminal that was read to its end is closed with the child's exit."""
+    process = await aiovfork.create_subprocess_exec("echo", "said", pty=True)
+    assert process.pty is not None
+    assert await process.pty.reader.read() == b"said\r\n"
+    assert await process.wait() == 0
+    assert repr(process.pty) == "<Terminal closed>"
 
 
 AWAY = """
