@@ -17,6 +17,7 @@ import pytest
 import aiovfork
 from aiovfork import DEVNULL, PIPE, _binding
 from tests.support.isolated import isolated
+from tests.support.mailboxes import many_open
 from tests.support.seccomp import SYSCALLS
 
 pytestmark = [
@@ -104,6 +105,35 @@ def test_a_failing_system_call(call: str, mode: tuple[str, str]) -> None:
     for error, when, (code, step) in odd:
         assert code == error, f"{call} number {when} failed with {error}, reported was {code}, {step!r}"
         assert step
+
+
+#: As CALLS, where the process has many descriptors.
+CALLS_OF_MANY: Final = {"getsockopt": 5, "socketpair": 1, "sendmsg": 1, "recvmsg": 2, "dup3": 4}
+
+
+async def _sweep_with_many(call: str) -> list[Any]:
+    found: list[Any] = []
+    with many_open():
+        for error in ERRORS:
+            for when in range(1, CALLS_OF_MANY[call] + 1):
+                assert await _attempt(**OPTIONS[0]) == [0, "here\n"]
+                before = len(os.listdir("/proc/self/fd"))
+                with _injected(call, f"error={error}", when):
+                    outcome = await _attempt(**OPTIONS[0])
+                found += [[error, when, outcome]] if outcome != [0, "here\n"] else []
+                assert len(os.listdir("/proc/self/fd")) <= before, (error, when)
+                assert await _attempt(**OPTIONS[0]) == [0, "here\n"], (error, when)
+    return found
+
+
+@pytest.mark.parametrize("call", CALLS_OF_MANY)
+def test_a_failing_system_call_with_many_descriptors(call: str) -> None:
+    """P4, P6. What stages a child's files fails: the table is copied; only what places them ends the spawn."""
+    odd = isolated(
+        _sweep_with_many, call, loop="asyncio", timeout=100, check_leaks=False
+    )  # a number may be given up
+    for error, when, (code, step) in odd:
+        assert (call, code) == ("dup3", error), f"{call} number {when} failed with {error}: {code}, {step!r}"
 
 
 async def _kill_at(call: str, mode: list[str]) -> list[Any]:
