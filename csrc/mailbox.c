@@ -19,6 +19,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "sys.h"
+
 /* Programs lay out 3 to 9 for other programs. */
 enum { MAILBOX_FROM = 10 };
 

@@ -58,6 +58,11 @@
 /* linux/fcntl.h; Linux 6.10 */
 #define AVF_F_DUPFD_QUERY 1027
 
+/* asm-generic/socket.h; Linux 4.12 */
+#ifndef SO_COOKIE
+#define SO_COOKIE 57
+#endif
+
 /* linux/kcmp.h */
 #define AVF_KCMP_FILE 0
 
