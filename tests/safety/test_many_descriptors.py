@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -22,7 +23,7 @@ from typing import Any, Final
 import pytest
 
 import aiovfork
-from aiovfork import DEVNULL, PIPE, STDOUT
+from aiovfork import DEVNULL, PIPE, STDOUT, _binding
 from aiovfork._binding import lib
 from tests.support.backends import LOOP_FACTORIES
 from tests.support.core import Port, Step
@@ -32,6 +33,9 @@ from tests.support.mailboxes import NUMBERS, mailboxes, many_open
 from tests.support.seccomp import SYSCALLS, refuse, refuse_flag
 from tests.support.view import STOPPED, wait_stopped
 from tests.support.window import children_in_window, reaped
+
+MODES: Final = [(engine, report) for engine in ("clone3", "clone") for report in ("memory", "pipe")]
+_IO_URING_SETUP: Final = 425
 
 needs_filters = pytest.mark.skipif(
     "execve" not in SYSCALLS, reason="knows the system calls of x86-64 and aarch64 only"
@@ -115,6 +119,38 @@ async def test_every_kind_of_source(tmp_path: pathlib.Path) -> None:
     with many_open():
         assert await _spawn_in_all_ways(str(tmp_path)) == [True] * len(WAYS)
         assert mailboxes() == before
+
+
+@pytest.mark.parametrize("mode", MODES, ids="-".join)
+def test_each_engine_and_report(mode: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    """P8. So does each engine; a report by pipe comes with a copy of the table."""
+    found = isolated(_forced, mode, str(tmp_path), loop="asyncio")
+    assert found == [mode[1] == "memory"] * len(WAYS)
+
+
+async def _forced(mode: list[str], directory: str) -> list[bool]:
+    _binding.force(*mode)  # type: ignore[arg-type]
+    with many_open():
+        return await _spawn_in_all_ways(directory)
+
+
+async def test_a_file_that_cannot_be_sent() -> None:
+    """P8. A file that no message carries is given all the same."""
+    parameters = ctypes.create_string_buffer(120)  # struct io_uring_params
+    ring = ctypes.CDLL(None, use_errno=True).syscall(_IO_URING_SETUP, 1, parameters)
+    if ring < 0:
+        pytest.skip(f"io_uring: {os.strerror(ctypes.get_errno())}")
+    try:
+        with many_open():
+            process = await aiovfork.create_subprocess_exec(*STOPPED, stdin=DEVNULL, pass_fds=[ring])
+            wait_stopped(process.pid)
+            table = _table(process.pid)
+            process.kill()
+            await process.wait()
+        assert table.keys() == {0, 1, 2, ring}
+        assert os.readlink(f"/proc/self/fd/{ring}") == "anon_inode:[io_uring]"
+    finally:
+        os.close(ring)
 
 
 async def test_many_sources() -> None:
