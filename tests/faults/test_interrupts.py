@@ -361,7 +361,7 @@ async def failed_run() -> Any:
         (short_run, 53),
         pytest.param(short_run, 3, marks=pytest.mark.slow),
         pytest.param(late_run, 41, marks=pytest.mark.slow),
-        pytest.param(failed_run, 41, marks=pytest.mark.slow),
+        pytest.param(failed_run, 97, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*was never awaited")  # interrupted between its call and its await
