@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, SupportsFloat, Unpack, overload
 
-from aiovfork._api import LIMIT, shell_command
 from aiovfork._capture import Input
 from aiovfork._checks import grouped
 from aiovfork._identity import Capabilities
@@ -21,6 +20,7 @@ from aiovfork._options import Command, Descriptor, Env, Stdio, StrOrBytesPath
 from aiovfork._outcome import Completed
 from aiovfork._process import Process
 from aiovfork._roster import Roster
+from aiovfork._starting import LIMIT, shell_command
 from aiovfork._terms import MemberOptions, OnLimit, agreed, stdin_of
 from aiovfork._tree import Teardown, check_teardown, signal_number
 

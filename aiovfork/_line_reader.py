@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-from aiovfork._api import process_of
 from aiovfork._capture import Input
 from aiovfork._joining import joined
 from aiovfork._options import Command
@@ -21,6 +20,7 @@ from aiovfork._outcome import Completed, ProcessFailed, ProcessTimeout
 from aiovfork._process import Process
 from aiovfork._reading import Reading
 from aiovfork._splitting import Form, Pieces
+from aiovfork._starting import process_of
 from aiovfork._terms import Terms
 from aiovfork._transport import SubprocessTransport
 from aiovfork._tree import Ending, TransportChild, kill, kill_now, stop

@@ -14,12 +14,12 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, SupportsFloat, TypeVar
 
-from aiovfork._api import shell_command, spawn
 from aiovfork._checks import checked
 from aiovfork._identity import Capabilities
 from aiovfork._native import Unsupported, agreed, note_native_call, options_for_native
 from aiovfork._options import Command, Descriptor, Env, Stdio, StrOrBytesPath
 from aiovfork._ports import close_port_of, port_of
+from aiovfork._starting import shell_command, spawn
 from aiovfork._transport import SubprocessTransport
 from aiovfork._uvloop import new_loop
 

@@ -18,7 +18,6 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from aiovfork._api import process_of
 from aiovfork._capture import Input
 from aiovfork._compat import StreamProtocol
 from aiovfork._members import Stoppable
@@ -27,6 +26,7 @@ from aiovfork._outcome import Completed
 from aiovfork._outlasting import outlast
 from aiovfork._process import Process
 from aiovfork._running import Running, complete
+from aiovfork._starting import process_of
 from aiovfork._survivors import Survivors
 from aiovfork._terms import Terms
 from aiovfork._transport import SubprocessTransport

@@ -10,7 +10,6 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsFloat, Unpack, overload
 
-from aiovfork._api import shell_command
 from aiovfork._capture import Input
 from aiovfork._checks import grouped
 from aiovfork._identity import Capabilities
@@ -20,6 +19,7 @@ from aiovfork._outcome import Completed
 from aiovfork._ptmx import at_terminal, session_of
 from aiovfork._pty import Pty, pty_of
 from aiovfork._running import complete
+from aiovfork._starting import shell_command
 from aiovfork._terms import OnCancel, OnLimit, OutputOptions, agreed, stdin_of
 
 

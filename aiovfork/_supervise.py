@@ -17,13 +17,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self, SupportsFloat, TypeAlias, get_args
 
-from aiovfork._api import LIMIT
 from aiovfork._checks import grouped, readable_again
 from aiovfork._group import ProcessGroup
 from aiovfork._identity import Capabilities
 from aiovfork._options import CHILD_OPTIONS, Descriptor, Env, Stdio, StrOrBytesPath
 from aiovfork._outlasting import outlast
 from aiovfork._process import Process
+from aiovfork._starting import LIMIT
 from aiovfork._tree import Teardown, check_teardown
 
 Restart: TypeAlias = Literal["always", "on-failure", "never"]

@@ -35,6 +35,7 @@ PYTHON: list[set[str]] = [
     {"_tree"},
     {"_process"},
     {"_outcome"},
+    {"_starting"},
     {"_api"},
     {"_terms"},
     {"_joining", "_outlasting"},

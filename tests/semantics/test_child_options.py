@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import errno
@@ -280,6 +281,63 @@ async def test_options_beside_each_other(place: Place) -> None:
     handful = tuple(name for name in available(place) if name not in {"process_group", "start_new_session"})
     for names in [handful, *random.sample(pairs, min(24, len(pairs)))]:
         await check(place, names, usual)
+
+
+class Reader(asyncio.SubprocessProtocol):
+    """Keeps what a child writes."""
+
+    def __init__(self) -> None:
+        self.output = b""
+        self.end = asyncio.get_running_loop().create_future()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Output."""
+        self.output += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """All pipes are closed, and the child is over."""
+        self.end.set_result(None)
+
+
+async def written(process: aiovfork.Process) -> bytes:
+    """What a process writes."""
+    output, _ = await process.communicate()
+    return output
+
+
+async def test_every_function_takes_them() -> None:
+    """Each way to start a child hands an option on: niceness, as nice(1) tells it."""
+    found: list[bytes | str | None] = []
+    options: dict[str, Any] = {"nice": 3}
+    found.append((await aiovfork.run("nice", **options)).stdout)
+    found.append((await aiovfork.run_shell("nice", **options)).stdout)
+    found.append((await aiovfork.pipeline(["nice"], ["cat"], **options)).stdout)
+    async with aiovfork.lines("nice", **options) as lines:
+        found += [line async for line in lines]
+    found += [done.stdout async for done in aiovfork.run_many([("nice",)], limit=1, **options)]
+    found.append(
+        await written(await aiovfork.create_subprocess_exec("nice", stdout=aiovfork.PIPE, **options))
+    )
+    found.append(
+        await written(await aiovfork.create_subprocess_shell("nice", stdout=aiovfork.PIPE, **options))
+    )
+    for start, command in ((aiovfork.subprocess_exec, "nice"), (aiovfork.subprocess_shell, "exec nice")):
+        _, protocol = await start(Reader, command, **options)
+        await protocol.end
+        found.append(protocol.output)
+    async with aiovfork.ProcessGroup() as group:
+        found.append((await group.run("nice", **options)).stdout)
+        found.append(await written(await group.start("nice", stdout=aiovfork.PIPE, **options)))
+        found.append(await written(await group.start_shell("nice", stdout=aiovfork.PIPE, **options)))
+    async with aiovfork.supervise(
+        *("sh", "-c", "nice; read end"), stdin=aiovfork.PIPE, stdout=aiovfork.PIPE, **options
+    ) as supervisor:
+        process = await supervisor.ready()
+        assert process.stdout is not None
+        found.append(await process.stdout.readline())
+    expected = str(min(os.getpriority(os.PRIO_PROCESS, 0) + 3, 19))
+    texts = [line.decode() if isinstance(line, bytes) else line for line in found]
+    assert [text.strip() for text in texts if text is not None] == [expected] * 13
 
 
 async def _in_the_foreground() -> list[str]:
