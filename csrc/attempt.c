@@ -102,10 +102,14 @@ static void attempt_read_report_pipe(struct avf_request *r, int suspended, struc
     attempt_close_report_pipe(r, 1);
     for (;;) {
         int ready = poll(wanted, 2, ATTEMPT_ASK_AGAIN_MS);
-        if (ready > 0 && wanted[0].revents) {
+        int may_not_poll = ready < 0 && errno != EINTR; /* a filter */
+        int is_over = ready > 0 && wanted[1].revents;
+        if (is_over && !wanted[0].revents) /* its last word may have come since poll had looked at the pipe */
+            ready = poll(wanted, 1, 0);
+        if ((ready > 0 && wanted[0].revents) || (may_not_poll && r->launch_fds[0] >= 0)) {
             if (!attempt_read_words(r, word))
                 return;
-        } else if (ready > 0 || attempt_has_run_exec(r, suspended, word)) {
+        } else if (is_over || attempt_has_run_exec(r, suspended, word)) {
             return;
         }
     }

@@ -296,7 +296,7 @@ CHILD_FN long child_bound_capabilities(uint64_t kept)
     for (long capability = 0; capability < 64; capability++) {
         long has = AVF_SYS4(SYS_prctl, PR_CAPBSET_READ, capability, 0, 0);
         if (has < 0)
-            return 0;
+            return has == -EINVAL && capability > 0 ? 0 : has; /* a filter's word is not the end of them */
         if (has == 0 || kept >> capability & 1)
             continue;
         long result = AVF_SYS4(SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0);

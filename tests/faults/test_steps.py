@@ -97,6 +97,13 @@ FILTERED: Final[list[Expected]] = [
     ({"ignored_signals": [signal.SIGTERM]}, PermissionError, errno.EPERM, "ignored signals", "a filter"),
     ({"no_new_privs": True}, OSError, errno.ENOSYS, "no_new_privs", "a filter"),
     ({"pdeathsig": 9}, OSError, errno.ENOSYS, "pdeathsig", "a filter"),
+    (
+        {"capabilities": aiovfork.Capabilities(bounding=[])},
+        OSError,
+        errno.ENOSYS,
+        "capability bounding set",
+        "dropping capabilities",
+    ),
 ]
 #: What fails in no child that Linux lets come so far, or is provoked in another test.
 ELSEWHERE: Final = {"sigmask"}

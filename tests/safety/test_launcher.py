@@ -27,7 +27,7 @@ from tests.support.core import Port, Step, plan
 from tests.support.hold import held_program
 from tests.support.isolated import isolated
 from tests.support.native import compiled
-from tests.support.seccomp import prctl
+from tests.support.seccomp import prctl, refuse
 from tests.support.view import read_status
 
 LAUNCHER: Final = pathlib.Path(_binding.LAUNCHER)
@@ -142,6 +142,27 @@ def test_failures_behind_it(port: Port) -> None:
     assert failure(port, "true", steps=[AS_MYSELF, gone]) == ("chroot", errno.ENOENT)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG | WALL)
+
+
+def _missing() -> tuple[str, int]:
+    return failure(Port(), "/no/such/program", steps=[AS_MYSELF])
+
+
+def test_its_last_word_is_heard() -> None:
+    """A launcher whose end is seen before its last word has failed all the same: the word is looked for again."""
+    env = {"LD_PRELOAD": compiled("late_poll")}
+    assert isolated(_missing, env=env, check_leaks=False) == ["exec", errno.ENOENT]
+
+
+def _missing_without_poll() -> tuple[str, int]:
+    port = Port()
+    refuse({"poll": "EPERM"})
+    return failure(port, "/no/such/program", steps=[AS_MYSELF])
+
+
+def test_without_poll() -> None:
+    """Where a filter refuses poll the launcher's words are read all the same."""
+    assert isolated(_missing_without_poll, check_leaks=False) == ["exec", errno.ENOENT]
 
 
 def _without_rights() -> list[Any]:
