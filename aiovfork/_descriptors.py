@@ -121,7 +121,10 @@ def _listening(listen_fds: Any) -> tuple[Sequence[str] | None, list[int]]:
         if not isinstance(name, str):
             raise TypeError(f"a name of listen_fds must be str, not {type(name).__name__}")
         if not 0 < len(name) <= _LONGEST_NAME or not name.isascii() or not name.isprintable() or ":" in name:
-            raise ValueError(f"a name of listen_fds must be printable ASCII without a colon, not {name!r}")
+            raise ValueError(
+                f"a name of listen_fds must be printable ASCII without a colon, of at most {_LONGEST_NAME} "
+                f"characters, not {name!r}"
+            )
     return names, [descriptor(source, "an item of listen_fds") for source in sources]
 
 

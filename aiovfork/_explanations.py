@@ -84,6 +84,10 @@ EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
     ),
     lib.AVF_STEP_RECEIVE_FDS: ("receiving the given file descriptors in the child", NO_NUMBER),
     lib.AVF_STEP_DEVNULL: ("opening /dev/null in the child", {}),
+    lib.AVF_STEP_PASS_FDS: (
+        "putting the given file descriptors under the child's numbers",
+        {errno.EBADF: "a number is above RLIMIT_NOFILE"},
+    ),
     lib.AVF_STEP_CLOSE_FDS: (
         "closing file descriptors in the child",
         {None: "neither close_range(2) nor /proc works"},

@@ -17,6 +17,8 @@ from aiovfork._values import between, items_of, signed
 # (uid_t) -1: setresuid(2) takes it for "leave it as it is". Popen(user=4294967295) runs as the caller.
 _NO_ID: Final = 2**32 - 1
 
+_MOST_GROUPS: Final = 2**16  # NGROUPS_MAX of linux/limits.h
+
 # linux/capability.h, each at its number.
 _NAMES: Final = """
 CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
@@ -129,6 +131,8 @@ def extra_groups(values: Iterable[str | int] | None) -> bytes | None:
         if gid >= _NO_ID:
             raise ValueError("invalid group id")
         gids.append(_id(gid, "Group"))
+    if len(gids) > _MOST_GROUPS:
+        raise ValueError("too many extra_groups")  # as Popen says since Python 3.12
     return struct.pack(f"={len(gids) + 1}I", len(gids), *gids)
 
 

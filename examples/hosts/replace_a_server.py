@@ -4,6 +4,7 @@ import asyncio
 import collections
 import contextlib
 import json
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -11,7 +12,8 @@ from typing import Any
 
 import aiovfork
 
-SERVER = (sys.executable, "-m", "uvicorn", "--fd", "3", "--log-level", "error", "app:app")
+HERE = os.path.dirname(os.path.abspath(__file__))  # of app.py
+SERVER = (sys.executable, "-m", "uvicorn", "--fd", "3", "--log-level", "error", "--app-dir", HERE, "app:app")
 
 
 @contextlib.asynccontextmanager

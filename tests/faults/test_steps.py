@@ -54,6 +54,7 @@ OF_ANYBODY: Final[list[Expected]] = [
     ({"cgroup": "/"}, OSError, errno.EBADF, "cgroup", "not the folder of a cgroup"),
     ({"fd_map": {9: 990}}, OSError, errno.EBADF, "dup fds", "not open"),
     ({"cwd": 990}, OSError, errno.EBADF, "dup fds", "not open"),
+    ({"fd_map": {2**31 - 1: 0}}, OSError, errno.EBADF, "pass fds", "above RLIMIT_NOFILE"),
 ]
 #: Of one who has no capability.
 OF_NOBODY: Final[list[Expected]] = [
