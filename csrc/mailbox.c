@@ -62,26 +62,22 @@ static int mailbox_check(struct mailbox *box)
     return same;
 }
 
-/* THREAD any, in the gate, under the lock. The placeholder at a number that nobody else has. RETURNS 0 or -errno. */
+/* THREAD any, in the gate, under the lock. The placeholder, at a number that is ours. RETURNS 0 or -errno. */
 static int mailbox_open_placeholder(void)
 {
-    int from = -1, error;
-    if (mailbox_confirm(placeholder, placeholder_cookie) != 0)
-        return 0;
-    placeholder = -1;
+    int same = mailbox_confirm(placeholder, placeholder_cookie), from = -1;
+    if (same != 0)
+        return same < 0 ? same : 0;
     for (int i = 0; i < AVF_MAILBOXES && from < 0; i++)
-        if (boxes[i].number >= 0 && !boxes[i].report)
+        if (!boxes[i].report && mailbox_check(&boxes[i]) > 0)
             from = boxes[i].number;
-    if (from >= 0) {
-        placeholder = fcntl(from, F_DUPFD_CLOEXEC, MAILBOX_FROM);
-        return placeholder < 0 ? -errno : 0;
-    }
-    int made = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (made < 0)
+    int made = from < 0 ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+    if (from < 0 && made < 0)
         return -errno;
-    placeholder = fcntl(made, F_DUPFD_CLOEXEC, MAILBOX_FROM);
-    error = placeholder < 0 ? -errno : mailbox_cookie(placeholder, &placeholder_cookie);
-    close(made);
+    placeholder = fcntl(from < 0 ? made : from, F_DUPFD_CLOEXEC, MAILBOX_FROM);
+    int error = placeholder < 0 ? -errno : mailbox_cookie(placeholder, &placeholder_cookie);
+    if (made >= 0)
+        close(made);
     if (error < 0 && placeholder >= 0) {
         close(placeholder);
         placeholder = -1;
@@ -147,11 +143,11 @@ static int mailbox_fill(int socket, const struct avf_report *report, struct avf_
     return result;
 }
 
-/* THREAD any, under the lock. What is no longer ours is forgotten; what cannot become the placeholder again is closed. */
+/* THREAD any, in the gate, under the lock. What is no longer ours is forgotten; what cannot become the placeholder again is closed. */
 static void mailbox_empty(struct mailbox *box)
 {
-    if (mailbox_check(box) != 0 && (mailbox_confirm(placeholder, placeholder_cookie) <= 0 ||
-                                    dup3(placeholder, box->number, O_CLOEXEC) < 0)) {
+    if (mailbox_check(box) != 0 &&
+        (mailbox_open_placeholder() < 0 || dup3(placeholder, box->number, O_CLOEXEC) < 0)) {
         close(box->number);
         box->number = -1;
     }

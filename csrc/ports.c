@@ -19,11 +19,13 @@ int32_t avf_port_open(avf_port **ret_port)
     port->epoll_fd = port->event_fd = port->timer_fd = -1;
     port->references = 1;
     avf_gate_enter();
+    avf_lock();
+    avf_mailbox_open(); /* first: there may be few low numbers */
+    avf_unlock();
     int error = avf_port_open_fds(port);
     avf_lock();
     if (error == 0)
         error = avf_state.fork_is_watched ? avf_window_open() : -ENOMEM;
-    avf_mailbox_open();
     if (error == 0)
         error = avf_collector_open();
     if (error == 0) {
