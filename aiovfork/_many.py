@@ -178,7 +178,8 @@ def run_many(  # noqa: D417  # the options are described once, at RunOptions and
         An asynchronous generator of Completed; `index` is the place of the command, from 0.
 
     Raises:
-        ValueError, TypeError, LookupError: An argument that cannot be had, at the call.
+        ValueError, TypeError, LookupError: An argument that cannot be had, at the call. The values of some
+            options, such as user and rlimits, are looked at only when a program is started.
 
     While it is iterated over it raises what run() raises, and what the iterable raises.
     """
