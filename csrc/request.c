@@ -101,7 +101,10 @@ int avf_request_create(const void *plan, uint32_t size, struct avf_request **ret
         sys_sigmask(SIG_BLOCK, NULL, &r->sigmask);
         *ret_step = AVF_STEP_DUP_FDS;
         error = request_hold_files(r);
-        error = error < 0 ? error : request_hold_cgroup(r);
+    }
+    if (error == 0) {
+        *ret_step = AVF_STEP_CGROUP;
+        error = request_hold_cgroup(r);
     }
     *ret_request = r;
     return error;

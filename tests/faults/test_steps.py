@@ -52,6 +52,7 @@ OF_ANYBODY: Final[list[Expected]] = [
     ({"cpu_affinity": [60000]}, OSError, errno.EINVAL, "cpu affinity", "none of them is there"),
     ({"cgroup": "/no/such/cgroup"}, FileNotFoundError, errno.ENOENT, "cgroup", "no such cgroup"),
     ({"cgroup": "/"}, OSError, errno.EBADF, "cgroup", "not the folder of a cgroup"),
+    ({"cgroup": 99_999}, OSError, errno.EBADF, "cgroup", "not the folder of a cgroup"),
     ({"fd_map": {9: 990}}, OSError, errno.EBADF, "dup fds", "not open"),
     ({"cwd": 990}, OSError, errno.EBADF, "dup fds", "not open"),
     ({"fd_map": {2**31 - 1: 0}}, OSError, errno.EBADF, "pass fds", "above RLIMIT_NOFILE"),
