@@ -117,8 +117,9 @@ static void attempt_read_report_pipe(struct avf_request *r, int suspended, struc
 
 /* THREAD worker. What the launcher is given. The plan holds the child's environment: its memfd is noted before
  * anybody can fork, and filled afterwards. RETURNS 0 or -errno. */
-static int attempt_prepare_launch(struct avf_request *r, const struct avf_child *child)
+static int attempt_prepare_launch(struct avf_request *r, struct avf_child *child)
 {
+    struct avf_rights rights;
     int launcher = avf_launch_open();
     if (launcher < 0)
         return launcher;
@@ -129,7 +130,9 @@ static int attempt_prepare_launch(struct avf_request *r, const struct avf_child 
     r->launch_fds[1] = launch < 0 ? -1 : launch;
     avf_unlock();
     avf_gate_leave();
-    return launch < 0 ? launch : avf_launch_fill(launch, r->plan, r->sigmask, child->parent_pid);
+    avf_launch_rights(&rights);
+    child->lent = rights.lent;
+    return launch < 0 ? launch : avf_launch_fill(launch, r->plan, r->sigmask, child->parent_pid, &rights);
 }
 
 /* THREAD worker. SIGNALS all blocked during the window. One attempt at a child. RETURNS the pid or -errno of

@@ -322,12 +322,9 @@ CHILD_FN long child_set_user(const avf_plan *plan, int64_t uid)
 /* THREAD child. */
 CHILD_FN long child_set_capabilities(uint64_t set)
 {
-    struct {
-        uint32_t version;
-        int32_t pid;
-    } header = {0x20080522, 0}; /* _LINUX_CAPABILITY_VERSION_3 */
-    uint32_t low = (uint32_t)set, high = (uint32_t)(set >> 32), data[6] = {low, low, low, high, high, high};
-    long result = AVF_SYS4(SYS_capset, &header, data, 0, 0);
+    uint32_t low = (uint32_t)set, high = (uint32_t)(set >> 32);
+    struct sys_capabilities sets = {{low, low, low}, {high, high, high}};
+    long result = sys_capabilities(SYS_capset, &sets);
     if (result >= 0)
         result = AVF_SYS6(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0);
     for (long capability = 0; capability < 64 && result >= 0; capability++)
@@ -518,6 +515,26 @@ CHILD_FN __attribute__((noreturn)) void child_exec(const struct avf_child *c)
     child_fail(c, AVF_STEP_EXEC, telling ? telling : error);
 }
 
+/* THREAD child. See avf_rights. What the kernel refuses to lend is missed at the step that needs it. The permitted set stays
+ * as it is, and with it the memory's dumpable flag (commit_creds in kernel/cred.c). */
+CHILD_FN void child_lend_capabilities(uint64_t lent)
+{
+    struct sys_capabilities sets;
+    if (lent == 0 || sys_capabilities(SYS_capget, &sets) < 0)
+        return;
+    uint64_t inheritable = sys_capabilities_get(&sets, SYS_CAP_INHERITABLE);
+    for (long capability = 0; capability < 64; capability++) {
+        uint64_t more = inheritable | 1ULL << capability;
+        if (!(lent >> capability & 1))
+            continue;
+        sys_capabilities_put(&sets, SYS_CAP_INHERITABLE, more);
+        if (sys_capabilities(SYS_capset, &sets) < 0) /* it is not in the bounding set */
+            continue;
+        inheritable = more;
+        (void)AVF_SYS6(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0, 0);
+    }
+}
+
 /* THREAD child. Leaves the shared memory for the launcher, which is given two numbers and nothing else: all that it
  * must know is in the memfd. */
 CHILD_FN __attribute__((noreturn)) void child_launch(const struct avf_child *c, const int32_t *keep)
@@ -528,6 +545,7 @@ CHILD_FN __attribute__((noreturn)) void child_launch(const struct avf_child *c, 
     c->report->step = AVF_STEP_LAUNCHER;
     child_check(c, AVF_STEP_LAUNCHER, sys_fcntl(keep[KEEP_LAUNCH], F_SETFD, 0));
     child_check(c, AVF_STEP_LAUNCHER, sys_fcntl(keep[KEEP_REPORT], F_SETFD, 0));
+    child_lend_capabilities(c->lent);
     child_append_number(launch, keep[KEEP_LAUNCH]);
     child_append_number(report, keep[KEEP_REPORT]);
     child_fail(c, AVF_STEP_LAUNCHER,

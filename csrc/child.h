@@ -23,12 +23,20 @@ struct avf_word {
     int32_t error;
 };
 
+/* Capabilities of the caller, which exec would take from the launcher: it leaves a user other than root the ambient ones
+ * only. So for that one exec the others are ambient too. */
+struct avf_rights {
+    uint64_t effective, permitted, inheritable;
+    uint64_t lent; /* of permitted: what is ambient until the launcher runs; 0 where it loses nothing */
+};
+
 /* What the memfd of a launched child begins with; the plan follows. */
 struct avf_launch {
     uint64_t magic;
     uint64_t sigmask;
     int32_t parent_pid;
     uint32_t plan_size;
+    struct avf_rights rights;
 };
 #define AVF_LAUNCH_MAGIC 0x314b524f46564f41ULL /* "AOVFORK1" in memory */
 
@@ -70,6 +78,7 @@ struct avf_child {
     uint64_t libc_signals;  /* signals that libc keeps for itself: the child never ignores them */
     int32_t reset_handlers; /* the kernel did not (no CLONE_CLEAR_SIGHAND) */
     struct avf_child_message message[2]; /* the given files; those that sit high in the parent's table */
+    uint64_t lent;                       /* as avf_rights has it */
     int32_t launcher_fd, launch_fd;      /* sources: the launcher, and the memfd that it reads */
     int32_t stream_source[3];
     const int32_t *source; /* of each of the plan's numbers, then of what it holds */

@@ -14,8 +14,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "sys.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 8U /* Linux 6.3 */
@@ -47,6 +50,23 @@ int avf_launch_open(void)
 }
 
 /* THREAD worker. */
+void avf_launch_rights(struct avf_rights *ret_rights)
+{
+    struct sys_capabilities sets;
+    *ret_rights = (struct avf_rights){0};
+    int of_root = geteuid() == 0 && (prctl(PR_GET_SECUREBITS) & 1 /* SECBIT_NOROOT */) == 0;
+    if (of_root || sys_capabilities(SYS_capget, &sets) < 0)
+        return;
+    ret_rights->effective = sys_capabilities_get(&sets, SYS_CAP_EFFECTIVE);
+    ret_rights->permitted = sys_capabilities_get(&sets, SYS_CAP_PERMITTED);
+    ret_rights->inheritable = sys_capabilities_get(&sets, SYS_CAP_INHERITABLE);
+    for (int capability = 0; capability < 64; capability++)
+        if (ret_rights->permitted >> capability & 1 &&
+            prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, capability, 0, 0) == 0)
+            ret_rights->lent |= 1ULL << capability;
+}
+
+/* THREAD worker. */
 static int launch_write(int fd, const void *from, size_t size)
 {
     for (const char *at = from; size > 0;) {
@@ -69,9 +89,10 @@ int avf_launch_create(void)
 }
 
 /* THREAD worker. */
-int avf_launch_fill(int fd, const avf_plan *plan, uint64_t sigmask, int32_t parent_pid)
+int avf_launch_fill(int fd, const avf_plan *plan, uint64_t sigmask, int32_t parent_pid,
+                    const struct avf_rights *rights)
 {
-    const struct avf_launch launch = {AVF_LAUNCH_MAGIC, sigmask, parent_pid, plan->size};
+    const struct avf_launch launch = {AVF_LAUNCH_MAGIC, sigmask, parent_pid, plan->size, *rights};
     int error = launch_write(fd, &launch, sizeof launch);
     if (error == 0)
         error = launch_write(fd, plan, plan->size);

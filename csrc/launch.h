@@ -11,8 +11,12 @@ int avf_launch_open(void);
 /* THREAD worker, in the gate. RETURNS an empty memfd, or -errno. */
 int avf_launch_create(void);
 
+/* THREAD worker. What its child must lend to the launcher. */
+void avf_launch_rights(struct avf_rights *ret_rights);
+
 /* THREAD worker. Fills it with what the launcher must know, and seals it. RETURNS 0 or -errno. */
-int avf_launch_fill(int fd, const avf_plan *plan, uint64_t sigmask, int32_t parent_pid);
+int avf_launch_fill(int fd, const avf_plan *plan, uint64_t sigmask, int32_t parent_pid,
+                    const struct avf_rights *rights);
 
 /* THREAD any. RETURNS 0 if the launcher is there and may be executed, else -errno. */
 int avf_launch_check(void);

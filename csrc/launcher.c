@@ -95,6 +95,26 @@ static __attribute__((noreturn)) void launcher_fail(int report_fd, int32_t error
     sys_exit_group(127);
 }
 
+/* THREAD child. Gives back what the vfork child has lent, so that the caller's capabilities are what they were, and no
+ * program gets more than a fork would have left it. RETURNS 0 or -errno. */
+static long launcher_give_back(const struct avf_rights *was)
+{
+    struct sys_capabilities sets;
+    if (was->lent == 0)
+        return 0;
+    long result = sys_capabilities(SYS_capget, &sets);
+    uint64_t permitted = was->permitted & sys_capabilities_get(&sets, SYS_CAP_PERMITTED);
+    sys_capabilities_put(&sets, SYS_CAP_PERMITTED, permitted);
+    sys_capabilities_put(&sets, SYS_CAP_EFFECTIVE, was->effective & permitted);
+    sys_capabilities_put(&sets, SYS_CAP_INHERITABLE, was->inheritable);
+    if (result >= 0)
+        result = sys_capabilities(SYS_capset, &sets);
+    for (long capability = 0; capability < 64 && result >= 0; capability++)
+        if (was->lent >> capability & 1)
+            result = AVF_SYS6(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, capability, 0, 0, 0);
+    return result;
+}
+
 /* THREAD child. */
 static __attribute__((noreturn)) void launcher_run(const struct avf_launch *launch, int report_fd)
 {
@@ -106,6 +126,9 @@ static __attribute__((noreturn)) void launcher_run(const struct avf_launch *laun
         launcher_fail(report_fd, -EPROTO);
     if (avf_plan_check(plan, launch->plan_size) < 0)
         launcher_fail(report_fd, -EINVAL);
+    long error = launcher_give_back(&launch->rights);
+    if (error < 0)
+        launcher_fail(report_fd, (int32_t)error);
     size_t pointers = (size_t)plan->argv_count + plan->envp_count + 2;
     long at = AVF_SYS6(SYS_mmap, NULL, pointers * sizeof(char *), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -178,6 +178,35 @@ AVF_INLINE int64_t sys_now(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* linux/capability.h, version 3: effective, permitted, inheritable; capabilities 0 to 31, then 32 to 63. */
+struct sys_capabilities {
+    uint32_t low[3], high[3];
+};
+enum { SYS_CAP_EFFECTIVE, SYS_CAP_PERMITTED, SYS_CAP_INHERITABLE };
+
+/* THREAD any|child. Of the calling thread; number is SYS_capget or SYS_capset. */
+AVF_INLINE int sys_capabilities(long number, struct sys_capabilities *sets)
+{
+    struct {
+        uint32_t version;
+        int32_t pid;
+    } header = {0x20080522, 0}; /* _LINUX_CAPABILITY_VERSION_3 */
+    return (int)AVF_SYS4(number, &header, sets, 0, 0);
+}
+
+/* THREAD any|child. */
+AVF_INLINE uint64_t sys_capabilities_get(const struct sys_capabilities *sets, int which)
+{
+    return sets->low[which] | (uint64_t)sets->high[which] << 32;
+}
+
+/* THREAD any|child. */
+AVF_INLINE void sys_capabilities_put(struct sys_capabilities *sets, int which, uint64_t set)
+{
+    sets->low[which] = (uint32_t)set;
+    sets->high[which] = (uint32_t)(set >> 32);
+}
+
 /* THREAD any|child. A whole process (and the vfork child is one) ends. */
 AVF_INLINE __attribute__((noreturn)) void sys_exit_group(int code)
 {

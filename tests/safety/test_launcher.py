@@ -113,7 +113,7 @@ def launched_by_hand(content: bytes, *, sealed: bool) -> tuple[int, bytes]:
 def test_it_trusts_no_plan() -> None:
     """It takes no plan that somebody could still change, and reads nothing of one that is not well-formed."""
     block = plan("true", steps=[AS_MYSELF])
-    header = struct.pack("=QQiI", 0x314B524F46564F41, 0, os.getpid(), len(block))
+    header = struct.pack("=QQiI32x", 0x314B524F46564F41, 0, os.getpid(), len(block))
     assert launched_by_hand(header + block, sealed=True)[0] == 0
     assert launched_by_hand(header + block, sealed=False) == (EX_USAGE, b"")
     assert launched_by_hand(header + block[:-1], sealed=True) == (EX_USAGE, b"")
@@ -188,6 +188,73 @@ def test_failures_of_credentials() -> None:
     """Whoever may not change them hears which step was refused; the program has not run."""
     steps = ["setgroups", "setgid", "setuid", "capability bounding set", "capabilities"]
     assert isolated(_without_rights, check_leaks=False) == [[step, errno.EPERM] for step in steps]
+
+
+_SETGID, _SETUID, _SETPCAP, _NET_BIND_SERVICE = 1 << 6, 1 << 7, 1 << 8, 1 << 10
+_RIGHTS: Final = _SETGID | _SETUID | _SETPCAP | _NET_BIND_SERVICE
+_PR_SET_KEEPCAPS: Final = 8
+_PR_SET_DUMPABLE: Final = 4
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
+
+
+def _capable(effective: int, inheritable: int, ambient: int) -> None:
+    """Become a user other than root who has some capabilities, as a daemon does that starts as root."""
+    prctl(_PR_SET_KEEPCAPS, 1)
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    header, sets = (
+        struct.pack("=Ii", 0x20080522, 0),
+        struct.pack("=6I", effective, _RIGHTS, inheritable, 0, 0, 0),
+    )
+    assert ctypes.CDLL(None).capset(header, sets) == 0
+    for number in range(32):
+        if ambient >> number & 1:
+            prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
+    prctl(_PR_SET_DUMPABLE, 1)
+
+
+def _as_popen(effective: int, inheritable: int, ambient: int) -> list[Any]:
+    port, show = Port(), ["grep", "^[UGC][ia][dp]", "/proc/self/status"]
+    _capable(effective, inheritable, ambient)
+    found: list[Any] = []
+    for user in (NOBODY, 1):
+        steps = [Step(lib.AVF_STEP_SETGID, user), Step(lib.AVF_STEP_SETUID, user)]
+        forked = subprocess.run(show, user=user, group=user, stdout=subprocess.PIPE, check=True).stdout
+        found.append([output_of(port, *show, steps=steps).decode(), forked.decode()])
+    kept = [
+        Step(lib.AVF_STEP_CAP_BOUNDING, _NET_BIND_SERVICE),
+        Step(lib.AVF_STEP_CAPABILITIES, _NET_BIND_SERVICE),
+    ]
+    return [*found, output_of(port, *show, steps=kept).decode(), prctl(_PR_GET_DUMPABLE)]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("inheritable", "ambient"),
+    [(0, 0), (_SETUID | _SETPCAP, _SETUID), (_RIGHTS, _RIGHTS)],
+    ids=["0", "1", "all"],
+)
+def test_capabilities_of_a_user_other_than_root(inheritable: int, ambient: int) -> None:
+    """P2. Capabilities that are not ambient serve the launcher, as they serve a fork; no program gets one of them."""
+    *found, kept, dumpable = isolated(_as_popen, _RIGHTS, inheritable, ambient, check_leaks=False)
+    for launched, forked in found:
+        assert launched == forked
+    assert kept.count(f"{_NET_BIND_SERVICE:016x}") == 5
+    assert dumpable == 1
+
+
+def _ineffective() -> tuple[str, int]:
+    port = Port()
+    _capable(_SETGID, 0, 0)
+    return failure(port, "true", steps=[Step(lib.AVF_STEP_SETGID, 1), Step(lib.AVF_STEP_SETUID, 1)])
+
+
+@needs_root
+def test_a_capability_that_is_not_effective() -> None:
+    """What the caller could use, and does not, the launcher does not use."""
+    assert isolated(_ineffective, check_leaks=False) == ["setuid", errno.EPERM]
 
 
 def _from(folder: str, uid: int) -> Any:
