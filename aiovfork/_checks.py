@@ -5,6 +5,7 @@ Layer: above the options, below the plan. Thread: any.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import os
@@ -40,11 +41,14 @@ BEST_EFFORT: Final = frozenset(
     {"nice", "cpu_affinity", "scheduler", "io_priority", "oom_score_adj", "rlimits", "foreground"}
 )
 
-_refusable: Final = operator.attrgetter(*(name for name, _, _ in REFUSED))
-_NOTHING_REFUSED: Final = _refusable(Options())
+_FIRST_REFUSED: Final = len(CHILD_OPTIONS)
+_options_of: Final = functools.partial(tuple.__new__, Options)  # a call of Options takes twice as long
 _ITERABLES: Final = [
     place for place, kind in enumerate(Options.__annotations__.values()) if "Iterable[" in str(kind)
 ]
+_iterables: Final = operator.itemgetter(*_ITERABLES)
+# What their values nearly always are.
+_CONTAINERS: Final = frozenset({type(None), tuple, list, set, frozenset, dict})
 _WITHOUT_SHELL: Final = Options()
 _IN_SHELL: Final = _WITHOUT_SHELL._replace(shell=True)  # noqa: S604  # an option, not a call
 
@@ -61,11 +65,10 @@ def checked(given: tuple[Any, ...], *, in_shell: bool) -> Options:
     usual = _IN_SHELL if in_shell else _WITHOUT_SHELL
     if same(given, usual):
         return usual  # one for all: there may be thousands of living children
-    options = Options._make(readable_again(given))
-    values = _refusable(options)
-    if values != _NOTHING_REFUSED:
-        for (_, is_allowed, reason), value in zip(REFUSED, values, strict=True):
-            if not is_allowed(value):
+    options = _options_of(readable_again(given))
+    if not same(given[_FIRST_REFUSED:], usual[_FIRST_REFUSED:]):
+        for name, is_allowed, reason in REFUSED:
+            if not is_allowed(getattr(options, name)):
                 raise ValueError(reason)
     if not isinstance(options.pipesize, int):
         raise TypeError("pipesize must be an integer")
@@ -105,6 +108,8 @@ def same(values: tuple[Any, ...], usual: tuple[Any, ...]) -> bool:
 
 def readable_again(given: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return options, those of a child or all, of which each can be read twice: iterators become tuples."""
+    if _CONTAINERS.issuperset(map(type, _iterables(given))):
+        return given
     found = {place: tuple(given[place]) for place in _ITERABLES if hasattr(given[place], "__next__")}
     return tuple(found.get(place, value) for place, value in enumerate(given)) if found else given
 

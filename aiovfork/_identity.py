@@ -5,10 +5,10 @@ Layer: below the options. Thread: any.
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import grp
 import pwd
-import struct
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -133,7 +133,7 @@ def extra_groups(values: Iterable[str | int] | None) -> bytes | None:
         gids.append(_id(gid, "Group"))
     if len(gids) > _MOST_GROUPS:
         raise ValueError("too many extra_groups")  # as Popen says since Python 3.12
-    return struct.pack(f"={len(gids) + 1}I", len(gids), *gids)
+    return array.array("I", [len(gids), *gids]).tobytes()
 
 
 def _id(value: int, kind: str) -> int:

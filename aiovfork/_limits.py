@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import enum
+import functools
 import os
 import struct
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from aiovfork._values import between, c_int, integer, items_of, pair
 
 _RLIMITS: Final = 16  # RLIM_NLIMITS of asm-generic/resource.h; on no architecture is it another number
 _INFINITY: Final = 2**64 - 1
+_BOTH: Final = struct.Struct("=QQ")
 
 _SCHED_DEADLINE: Final = 6  # os has no name for it
 # A priority and a policy are one number: SCHEDULER of the plan.
@@ -54,23 +56,25 @@ def rlimits(values: Mapping[int, int | tuple[int, int]] | None) -> list[tuple[in
     """
     if values is None:
         return None
-    if not isinstance(values, Mapping):
+    if type(values) is not dict and not isinstance(values, Mapping):
         raise TypeError(f"rlimits must be a mapping, not {type(values).__name__}")
     encoded = []
     for number, limit in values.items():
         kind = integer(number, "a resource of rlimits")
         if not 0 <= kind < _RLIMITS:
             raise ValueError("invalid resource specified")  # as resource.setrlimit() says
-        name = step_name(lib.AVF_STEP_RLIMIT | kind << lib.AVF_STEP_DETAIL_SHIFT)
-        soft, hard = (limit, limit) if hasattr(limit, "__index__") else pair(limit, name)
-        soft, hard = _limit(soft, name), _limit(hard, name)
+        both = (limit, limit) if hasattr(limit, "__index__") else pair(limit, functools.partial(_name, kind))
+        soft, hard = _limit(both[0], kind), _limit(both[1], kind)
         if soft > hard:
             raise ValueError("current limit exceeds maximum limit")  # likewise
-        encoded.append((kind, struct.pack("=QQ", soft, hard)))
-    return sorted(encoded)
+        encoded.append((kind, _BOTH.pack(soft, hard)))
+    return sorted(encoded) if len(encoded) > 1 else encoded
 
 
-def _limit(value: Any, name: str) -> int:
+def _limit(value: Any, kind: int) -> int:
+    if type(value) is int and 0 <= value <= _INFINITY:  # what it is nearly always
+        return value
+    name = _name(kind)
     number = integer(value, name)
     if number == -1:  # resource.RLIM_INFINITY
         return _INFINITY
@@ -79,6 +83,10 @@ def _limit(value: Any, name: str) -> int:
     if number > _INFINITY:
         raise OverflowError(f"{name} is too large: {number}")
     return number
+
+
+def _name(kind: int) -> str:
+    return step_name(lib.AVF_STEP_RLIMIT | kind << lib.AVF_STEP_DETAIL_SHIFT)
 
 
 def nice(value: int) -> int | None:
@@ -119,7 +127,7 @@ def scheduler(value: int | tuple[int, int] | None) -> int | None:
     """
     if value is None:
         return None
-    policy, priority = (value, 0) if hasattr(value, "__index__") else pair(value, "scheduler")
+    policy, priority = (value, 0) if hasattr(value, "__index__") else pair(value, lambda: "scheduler")
     policy, priority = (
         integer(policy, "the policy of scheduler"),
         integer(priority, "the priority of scheduler"),
@@ -145,7 +153,7 @@ def io_priority(value: int | tuple[int, int] | None) -> int | None:
     """
     if value is None:
         return None
-    given, level = (value, None) if hasattr(value, "__index__") else pair(value, "io_priority")
+    given, level = (value, None) if hasattr(value, "__index__") else pair(value, lambda: "io_priority")
     kind = between(given, "the class of io_priority", min(IOPriority), max(IOPriority))
     if kind in (IOPriority.NONE, IOPriority.IDLE):
         level = between(0 if level is None else level, f"the level of {IOPriority(kind).name}", 0, 0)

@@ -73,7 +73,7 @@ def build(command: Command, *, flags: int = 0, cgroup_fd: int = -1) -> Plan:
     if listen_names is not None:
         env_block, env_count = listening(env_block, listen_names)
         flags |= _PLAN_LISTEN
-    count, held, steps, block = declared_by(options)
+    count, held, fields, offsets, block = declared_by(options)
 
     paths_at = PLAN.size + count * PLAN_STEP.size + len(fds) + len(held)
     argv_at = paths_at + len(paths)
@@ -81,7 +81,7 @@ def build(command: Command, *, flags: int = 0, cgroup_fd: int = -1) -> Plan:
     end = envp_at + len(env_block)
     data = b""
     if block is None:
-        block, data = packed(steps, end)
+        block, data = packed(fields, offsets, end)
     header = PLAN.pack(
         end + len(data),
         _PLAN_VERSION,

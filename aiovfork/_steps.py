@@ -6,11 +6,14 @@ Layer: below the plan. Thread: any.
 from __future__ import annotations
 
 import array
+import functools
 import itertools
+import marshal
 import operator
 import os
+import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from aiovfork import _identity, _limits
 from aiovfork._binding import PLAN_STEP, lib
@@ -153,27 +156,27 @@ _QUIET: Final = tuple(
 _ROWS: Final = range(len(STEPS))
 
 
-_Step: TypeAlias = tuple[int, int, int, int | bytes]
-
-
 class Declared(NamedTuple):
     """The steps of one plan.
 
     Attributes:
         number: How many.
         held: The descriptors that they hold, as the plan has them.
-        steps: Each with its number, detail, flags and value.
+        fields: Number, detail, flags and value of one after the other.
+        data: Those of the fields that are offsets, and the bytes that lie there.
         block: The steps as the plan has them, if they are usual.
     """
 
     number: int
     held: bytes
-    steps: Sequence[_Step]
+    fields: list[int]
+    data: Sequence[tuple[int, bytes]]
     block: bytes | None = None
 
 
 def _chosen(values: tuple[Any, ...], best_effort: Any) -> Declared:
-    chosen: list[_Step] = []
+    fields: list[int] = []
+    data: list[tuple[int, bytes]] = []
     held: list[int] = []
     for row in itertools.compress(_ROWS, map(operator.is_not, values, _QUIET)):
         option, number, encode = STEPS[row]
@@ -181,31 +184,44 @@ def _chosen(values: tuple[Any, ...], best_effort: Any) -> Declared:
         if encoded is None:
             continue
         flags = _BEST_EFFORT if option in best_effort else 0
-        if isinstance(encoded, (int, bytes)):
-            chosen.append((number, 0, flags, encoded))
+        if isinstance(encoded, int):
+            fields += (number, 0, flags, encoded)
+        elif isinstance(encoded, bytes):
+            data.append((len(fields) + 3, encoded))
+            fields += (number, 0, flags, 0)
         elif isinstance(encoded, Held):
-            chosen.append((number, 1, flags, len(held)))
+            fields += (number, 1, flags, len(held))
             held.append(encoded.fd)
         else:
-            chosen += [(number, detail, flags, content) for detail, content in encoded]
-    return Declared(len(chosen), array.array("i", held).tobytes() if held else b"", chosen)
+            for detail, content in encoded:
+                data.append((len(fields) + 3, content))
+                fields += (number, detail, flags, 0)
+    return Declared(len(fields) // 4, array.array("i", held).tobytes() if held else b"", fields, data)
 
 
-def packed(steps: Sequence[_Step], end: int) -> tuple[bytes, bytes]:
+def packed(fields: list[int], data: Sequence[tuple[int, bytes]], end: int) -> tuple[bytes, bytes]:
     """Return steps as the core reads them, and their data, which lies behind everything else: from end on."""
-    blocks, data = [], bytes(-end % _ALIGNED)
-    for number, detail, flags, value in steps:
-        if isinstance(value, bytes):
-            blocks.append(PLAN_STEP.pack(number, detail, flags, end + len(data)))
-            data += value + bytes(-len(value) % _ALIGNED)
-        else:
-            blocks.append(PLAN_STEP.pack(number, detail, flags, value))
-    return b"".join(blocks), data
+    if not data:
+        return _packer(len(fields) // 4).pack(*fields), b""
+    padding = -end % _ALIGNED
+    pieces, at, fields = [bytes(padding)], end + padding, [*fields]
+    for field, content in data:
+        fields[field] = at
+        padding = -len(content) % _ALIGNED
+        pieces.append(content + bytes(padding))
+        at += len(content) + padding
+    return _packer(len(fields) // 4).pack(*fields), b"".join(pieces)
+
+
+@functools.cache
+def _packer(number: int) -> struct.Struct:
+    """Return what packs so many steps."""
+    return struct.Struct("=" + PLAN_STEP.format.removeprefix("=") * number)
 
 
 # Of most children, packed once: what create_subprocess_exec() does by default, and run().
 _USUAL: Final = [
-    (values, usual._replace(block=packed(usual.steps, 0)[0]))
+    (values, usual._replace(block=packed(usual.fields, usual.data, 0)[0]))
     for values in (_values(Options()), _values(Options(process_group=0)))
     for usual in [_chosen(values, ())]
 ]
@@ -220,4 +236,46 @@ def declared_by(options: Options) -> Declared:
     for usual, declared in _USUAL:
         if same(values, usual):
             return declared
-    return _chosen(values, options.best_effort)
+    return _remembered(values, options.best_effort)
+
+
+# What the table has made of values, by all of them. A program that starts children starts many of a kind.
+_memory: Final[dict[bytes, Declared]] = {}
+_MOST_REMEMBERED: Final = 128
+_names: Final = operator.itemgetter(
+    *(row for row, (option, _, _) in enumerate(STEPS) if option in ("user", "group", "extra_groups"))
+)
+
+
+def _remembered(values: tuple[Any, ...], best_effort: Any) -> Declared:
+    """Return what _chosen() does.
+
+    What is remembered is known by the bytes that marshal makes of it. Equal bytes are equal values, but for
+    what has the buffer interface: that looks like bytes, which are therefore not remembered.
+    """
+    try:
+        key = marshal.dumps((values, best_effort), 2)  # the last version that depends on values alone
+    except ValueError:  # of what is no plain value: an enum, a path
+        return _chosen(values, best_effort)
+    known = _memory.get(key)
+    if known is not None:
+        return known
+    declared = _chosen(values, best_effort)
+    if _is_plain((values, best_effort)) and not _has_names(*_names(values)):
+        if len(_memory) >= _MOST_REMEMBERED:
+            _memory.clear()
+        _memory[key] = declared
+    return declared
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (int, str))
+
+
+def _has_names(groups: Any, *ids: Any) -> bool:
+    """Whether a user or group has a name, which is looked up each time."""
+    return any(isinstance(who, str) for who in (*ids, *(groups or ())))

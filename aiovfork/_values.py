@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import operator
 import signal as signals
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 _INT_MAX: Final = 2**31 - 1
@@ -32,6 +32,8 @@ def integer(value: Any, name: str) -> int:
     Raises:
         TypeError: It is none.
     """
+    if type(value) is int:  # the usual one, fast
+        return value
     try:
         return operator.index(value)
     except TypeError:
@@ -62,17 +64,18 @@ def between(value: Any, name: str, least: int, most: int) -> int:
     return number
 
 
-def pair(value: Any, name: str) -> tuple[Any, Any]:
-    """Return both of two values.
+def pair(value: Any, name: Callable[[], str]) -> Sequence[Any]:
+    """Return two values; name() is asked for the name if they are not two.
 
     Raises:
         TypeError, ValueError: They are not two.
     """
-    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise TypeError(f"{name} must be an integer or a pair of them, not {type(value).__name__}")
+    if type(value) is not tuple and (not isinstance(value, Sequence) or isinstance(value, (str, bytes))):
+        raise TypeError(f"{name()} must be an integer or a pair of them, not {type(value).__name__}")
     if len(value) != 2:  # noqa: PLR2004  # a pair
-        raise ValueError(f"{name} must be a pair, not {value!r}")
-    return value[0], value[1]
+        raise ValueError(f"{name()} must be a pair, not {value!r}")
+    checked: Sequence[Any] = value
+    return checked
 
 
 def strings(items: Sequence[bytes]) -> bytes:

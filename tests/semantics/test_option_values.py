@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import grp
 import os
+import pwd
 import resource
 import signal
 import socket
@@ -357,6 +359,38 @@ def test_an_array_will_do() -> None:
     )
     block = _plan.build(_options.Command(("true",), None, None, None, options)).block
     assert {step[0] for step in steps_of(block)} >= {lib.AVF_STEP_CPU_AFFINITY, lib.AVF_STEP_SIGMASK}
+
+
+def test_names_are_looked_up_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was made of options may be remembered, but not what the name of a user or a group meant."""
+    numbers = iter([5, 6, 7, 8])
+    monkeypatch.setattr(
+        "pwd.getpwnam", lambda name: pwd.struct_passwd(["", "", next(numbers), 0, "", "", ""])
+    )
+    monkeypatch.setattr("grp.getgrnam", lambda name: grp.struct_group(["", "", next(numbers), []]))
+    for option, step in (("user", lib.AVF_STEP_SETUID), ("group", lib.AVF_STEP_SETGID)):
+        assert value_of(option, "name", step) + 1 == value_of(option, "name", step)
+    numbers = iter([5, 6])
+    blocks = [built(extra_groups=[1, "name"]) for _ in range(2)]
+    at = {len(block) - 16 for block in blocks}.pop()
+    assert [struct.unpack_from("=3I", block, at) for block in blocks] == [(2, 1, 5), (2, 1, 6)]
+
+
+def test_what_is_remembered_is_not_mixed_up() -> None:
+    """Values that look alike are other values: True and 1, and arrays of the same bytes."""
+    assert value_of("signal_mask", [1], lib.AVF_STEP_SIGMASK) == 1
+    assert value_of("signal_mask", array.array("b", [2, 3]), lib.AVF_STEP_SIGMASK) == 0b110
+    with pytest.raises(ValueError, match="no signal has the number"):
+        built(signal_mask=array.array("h", bytes([2, 3])))
+    built(cwd=b"/usr")
+    with pytest.raises(TypeError):
+        built(cwd=bytearray(b"/usr"))
+    blocks = [built(rlimits={7: 5}, umask=mask, cwd=cwd) for mask in (1, 2) for cwd in ("/a", "/b")]
+    assert len(set(blocks)) == 4
+    assert blocks == [built(rlimits={7: 5}, umask=mask, cwd=cwd) for mask in (1, 2) for cwd in ("/a", "/b")]
+    for number in range(1000):
+        built(umask=number)  # there is no end of values, but one of memory
+    assert len(_steps._memory) <= 128
 
 
 def test_warnings_of_nothing() -> None:
