@@ -179,7 +179,11 @@ EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
     lib.AVF_STEP_NO_NEW_PRIVS: ("setting no_new_privs", _NEVER),
     lib.AVF_STEP_PDEATHSIG: (
         "asking for a signal at the parent's death",
-        {**_NEVER, errno.EAGAIN: "there is no room for one more worker that waits for its child"},
+        {
+            **_NEVER,
+            errno.EAGAIN: "there is no room for one more worker that waits for its child",
+            errno.EPERM: "Linux would forget it: real and effective ids differ, or exec gives root's program more",
+        },
     ),
     lib.AVF_STEP_SIGMASK: ("setting the signal mask", _NEVER),
     lib.AVF_STEP_EXEC: ("executing the program", {errno.EAGAIN: _PROCESSES}),

@@ -333,6 +333,36 @@ CHILD_FN long child_set_capabilities(uint64_t set)
     return result;
 }
 
+/* THREAD child. Whether exec gives root's program a capability that this process has not: its bounding and inheritable sets
+ * (capabilities(7)). */
+CHILD_FN int child_gains_capabilities(void)
+{
+    struct sys_capabilities sets;
+    if ((AVF_SYS4(SYS_geteuid, 0, 0, 0, 0) != 0 && AVF_SYS4(SYS_getuid, 0, 0, 0, 0) != 0) ||
+        AVF_SYS4(SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0) & 1 /* SECBIT_NOROOT */ ||
+        AVF_SYS6(SYS_prctl, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0, 0) > 0 ||
+        sys_capabilities(SYS_capget, &sets) < 0)
+        return 0;
+    uint64_t permitted = sys_capabilities_get(&sets, SYS_CAP_PERMITTED);
+    long bounding = 0;
+    for (long capability = 0; capability < 64 && bounding >= 0; capability++)
+        if (!(permitted >> capability & 1)) {
+            bounding = AVF_SYS4(SYS_prctl, PR_CAPBSET_READ, capability, 0, 0);
+            if (bounding > 0 || sys_capabilities_get(&sets, SYS_CAP_INHERITABLE) >> capability & 1)
+                return 1;
+        }
+    return 0;
+}
+
+/* THREAD child. Whether exec will clear a parent-death signal, whatever the program is (begin_new_exec in fs/exec.c,
+ * commit_creds in kernel/cred.c). */
+CHILD_FN int child_forgets_pdeathsig(void)
+{
+    return AVF_SYS4(SYS_getuid, 0, 0, 0, 0) != AVF_SYS4(SYS_geteuid, 0, 0, 0, 0) ||
+           AVF_SYS4(SYS_getgid, 0, 0, 0, 0) != AVF_SYS4(SYS_getegid, 0, 0, 0, 0) ||
+           child_gains_capabilities();
+}
+
 /* THREAD child. A parent that died before this would be missed. In a pid namespace of its own a child sees 0. */
 CHILD_FN long child_set_pdeathsig(const struct avf_child *c, int64_t signal)
 {
@@ -340,7 +370,7 @@ CHILD_FN long child_set_pdeathsig(const struct avf_child *c, int64_t signal)
     long parent = AVF_SYS4(SYS_getppid, 0, 0, 0, 0);
     if (result >= 0 && parent != 0 && parent != c->parent_pid)
         result = -ESRCH;
-    return result;
+    return result >= 0 && child_forgets_pdeathsig() ? -EPERM : result;
 }
 
 /* THREAD child. One declared step. */

@@ -257,6 +257,27 @@ def test_a_capability_that_is_not_effective() -> None:
     assert isolated(_ineffective, check_leaks=False) == ["setuid", errno.EPERM]
 
 
+def _forgotten(how: str) -> tuple[str, int]:
+    if how == "ids":
+        os.setegid(1)
+    else:
+        less = int(read_status(pathlib.Path("/proc/self/status").read_text())["CapPrm"], 16) & ~1
+        header, sets = (
+            struct.pack("=Ii", 0x20080522, 0),
+            [less & 2**32 - 1] * 2 + [0] + [less >> 32] * 2 + [0],
+        )
+        assert ctypes.CDLL(None).capset(header, struct.pack("=6I", *sets)) == 0
+    port, signal_step = Port(), Step(lib.AVF_STEP_PDEATHSIG, signal.SIGKILL)
+    return failure(port, "true", steps=[signal_step])
+
+
+@needs_root
+@pytest.mark.parametrize("how", ["ids", "capabilities"])
+def test_a_death_signal_that_exec_would_clear(how: str) -> None:
+    """P9. Where Linux forgets a parent-death signal at exec, whatever the program is, the spawn fails and says so."""
+    assert isolated(_forgotten, how, check_leaks=False) == ["pdeathsig", errno.EPERM]
+
+
 def _from(folder: str, uid: int) -> Any:
     port = Port()
     assert lib.avf_set_launcher(os.fsencode(f"{folder}/_launcher")) == 0
@@ -379,6 +400,17 @@ EVERY_STEP: Final = [
 ]
 
 
+def _some_steps(chosen: random.Random) -> list[Step]:
+    """Steps that can be had together: root that gives capabilities up regains them by exec, which costs the signal."""
+    steps = chosen.sample(EVERY_STEP, chosen.randrange(len(EVERY_STEP) + 1))
+    kinds = {step.step for step in steps}
+    forgets = lib.AVF_STEP_CAPABILITIES in kinds and not kinds & {
+        lib.AVF_STEP_SETUID,
+        lib.AVF_STEP_NO_NEW_PRIVS,
+    }
+    return [step for step in steps if not (forgets and step.step == lib.AVF_STEP_PDEATHSIG)]
+
+
 def _mixed(spawns: int, seed: int) -> list[dict[str, Any]]:
     port = Port()
     port.spawn("true", steps=[AS_MYSELF])
@@ -387,7 +419,7 @@ def _mixed(spawns: int, seed: int) -> list[dict[str, Any]]:
     before = state()
     for _ in range(spawns // 16):
         for _ in range(16):
-            port.spawn("true", steps=chosen.sample(EVERY_STEP, chosen.randrange(len(EVERY_STEP) + 1)))
+            port.spawn("true", steps=_some_steps(chosen))
         port.events(lib.AVF_EXITED, 16)
     after = state()
     lib.avf_port_free(port.port)
