@@ -247,6 +247,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             self.cgroup.leave_soon()
         if self.terminal is not None:
             self.terminal.exited()
+        if self._pipes and self._state not in OVER:
+            self._start_pipes()  # their ends come now, and the loop may be about to close
         try:
             self._call(self._tell_exit)  # or _connected() does
         finally:  # whatever the application's protocol is
