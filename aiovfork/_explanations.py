@@ -182,7 +182,7 @@ EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
         {
             **_NEVER,
             errno.EAGAIN: "there is no room for one more worker that waits for its child",
-            errno.EPERM: "Linux would forget it: real and effective ids differ, or exec gives root's program more",
+            errno.EPERM: "Linux would forget it: its ids differ, or exec gives root's program more rights",
         },
     ),
     lib.AVF_STEP_SIGMASK: ("setting the signal mask", _NEVER),

@@ -183,7 +183,7 @@ static void run_child(const avf_plan *plan)
 static void run_launcher(const avf_plan *plan, uint32_t size)
 {
     char *argv[] = {"aiovfork-launch", "7", "8", NULL};
-    const struct avf_launch launch = {AVF_LAUNCH_MAGIC, 0, 1, size};
+    const struct avf_launch launch = {.magic = AVF_LAUNCH_MAGIC, .parent_pid = 1, .plan_size = size};
     memfd_size = sizeof launch + size;
     memfd = aligned_alloc(16, (memfd_size + 15) & ~(size_t)15);
     memcpy(memfd, &launch, sizeof launch);
