@@ -53,6 +53,7 @@ class Pipe(asyncio.BaseTransport):
     stage = Stage.IDLE
     is_input = False
     lender: Any = None  # who lends it
+    close_end = staticmethod(close_all)
     _file: io.FileIO | None = None
     _borrower: Borrower
 
@@ -179,7 +180,7 @@ class Pipe(asyncio.BaseTransport):
         if self._file is not None:
             self._file.close()
         if self.fd in self._ends:
-            close_all(self._ends, self.fd)
+            self.close_end(self._ends, self.fd)
 
     def _closed_by_peer(self) -> None:
         if self._loop.get_debug():

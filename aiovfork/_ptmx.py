@@ -41,8 +41,8 @@ _WINSIZE: Final = struct.Struct("=HHHH")
 # Of an attribute list of termios.
 IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6
 
-# A fork() waits while a terminal is being made: its numbers are noted nowhere yet. Reentrant, for the thread
-# that forks goes on in the child.
+# A fork() waits while a terminal is being made or closed: its numbers are noted nowhere then. Reentrant, for
+# a thread that is in here may find garbage that closes another one.
 _gate = threading.RLock()
 
 
@@ -117,13 +117,19 @@ def _set_modes(fd: int, pty: Pty) -> None:
     termios.tcsetattr(fd, termios.TCSANOW, modes)
 
 
+def close_ends(ends: dict[int, int], *keys: int) -> None:
+    """Close some ends, or all that are there."""
+    with _gate:
+        close_all(ends, *keys)
+
+
 @contextmanager
 def closed_at_the_end(ends: Ends) -> Iterator[Ends]:
     """Close what is still there."""
     try:
         yield ends
     finally:
-        close_all(ends)
+        close_ends(ends)
 
 
 # ---- what a command becomes ----

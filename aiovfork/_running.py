@@ -22,13 +22,13 @@ from typing import Any, Final
 from aiovfork._capture import Capture, Input
 from aiovfork._cgroup import Cgroup, own_cgroup
 from aiovfork._errors import spawn_error, timeout_error
-from aiovfork._events import Captured, Exited, close_all
+from aiovfork._events import Captured, Exited
 from aiovfork._heard import Child, Heard
 from aiovfork._options import Command
 from aiovfork._outcome import Completed, OutputLimitExceeded, ProcessFailed, ProcessTimeout
 from aiovfork._plan import GROUP_DIES, build
 from aiovfork._ports import port_of
-from aiovfork._ptmx import READ, SLAVE, Ends, on_terminal, open_terminal
+from aiovfork._ptmx import READ, SLAVE, Ends, close_ends, on_terminal, open_terminal
 from aiovfork._slow import log_if_slow, under_way
 from aiovfork._terms import Terms
 from aiovfork._text import SLICE, decoded, escaped
@@ -112,7 +112,7 @@ class Running:
             begun(self)
         self.ticket = self.port.submit(plan, self.heard, self.capture.pointer)
         if self.terminal is not None:
-            close_all(self.terminal, SLAVE)  # the core has it now
+            close_ends(self.terminal, SLAVE)  # the core has it now
         if terms.timeout is not None:
             self.timers = (self.loop.call_later(terms.timeout, self.heard.wake),)
         if command.spawn_timeout is not None:
@@ -275,7 +275,7 @@ class Running:
             timer.cancel()
         self.capture.free()
         if self.terminal is not None:
-            close_all(self.terminal)
+            close_ends(self.terminal)
         if self.ticket and not self.detached and self.heard.exit is None and self.heard.failure is None:
             self.port.dispose(self.ticket)  # also where the capture has ended before the child
         self.port.leave(self.ticket, self.heard)

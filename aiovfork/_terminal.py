@@ -13,16 +13,21 @@ from typing import Any, AnyStr, Final, SupportsFloat
 
 from aiovfork._checks import seconds
 from aiovfork._collection import Collection, Kept
-from aiovfork._events import close_all
 from aiovfork._expect import Expected, ExpectEnded, ExpectTimeout, Pattern, Search
 from aiovfork._pipes import PipeProtocol, ReadPipe
 from aiovfork._port import CompletionPort
-from aiovfork._ptmx import CC, READ, SLAVE, WRITE, Ends, set_size, size_of
+from aiovfork._ptmx import CC, READ, SLAVE, WRITE, Ends, close_ends, set_size, size_of
 from aiovfork._pty import check_size
 from aiovfork._streams import OutputReader
 from aiovfork._write_pipe import WritePipe
 
 _NO_KEY: Final = b"\0"  # _POSIX_VDISABLE
+
+
+class TerminalReadPipe(ReadPipe):
+    """What is shown, on its way from the terminal."""
+
+    close_end = staticmethod(close_ends)
 
 
 class TerminalWritePipe(WritePipe):
@@ -32,6 +37,8 @@ class TerminalWritePipe(WritePipe):
     is closed. The pipe of a transport then stays as it is, until the transport closes: while the program
     lives, one end of ours has to be open, or the terminal hangs up.
     """
+
+    close_end = staticmethod(close_ends)
 
     def can_write_eof(self) -> bool:
         """Return False."""
@@ -137,12 +144,12 @@ class Terminal:
     def submitted(self) -> None:
         """The core has the slave now."""
         if SLAVE in self.ends:
-            close_all(self.ends, SLAVE)
+            close_ends(self.ends, SLAVE)
 
     def connect(self, limit: int) -> None:
         """Make the reader and the writer."""
         loop, ends = self._loop, self.ends
-        pipe = ReadPipe(loop, ends, READ, PipeProtocol(self, READ))
+        pipe = TerminalReadPipe(loop, ends, READ, PipeProtocol(self, READ))
         typing = TerminalWritePipe(loop, ends, WRITE, PipeProtocol(self, WRITE))
         pipe.lender = typing.lender = self
         reader = TerminalReader(loop, limit, pipe)
@@ -164,7 +171,7 @@ class Terminal:
     def abandon(self) -> None:
         """Close what nobody else closes: at the end of the transport. Never touches the loop."""
         if not self._pipes:
-            close_all(self.ends)
+            close_ends(self.ends)
 
     # ---- what the pipes tell (Owner) ----
 
@@ -279,7 +286,7 @@ class Terminal:
             if self._reader is not None:
                 pipe.lose(None)  # now: there may be no round of the loop any more
         if not self._pipes:
-            close_all(self.ends)
+            close_ends(self.ends)
 
     # ---- inside ----
 

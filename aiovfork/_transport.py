@@ -42,7 +42,7 @@ from aiovfork._plan import Plan
 from aiovfork._popen import PopenView
 from aiovfork._port import CompletionPort
 from aiovfork._streams import OutputReader
-from aiovfork._terminal import Terminal, TerminalWritePipe
+from aiovfork._terminal import Terminal, TerminalReadPipe, TerminalWritePipe
 from aiovfork._write_pipe import WritePipe
 
 
@@ -145,9 +145,10 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     def _make_pipes(self) -> None:
         terminal = self.terminal
         is_terminal = terminal is not None and self._ends is terminal.ends
+        reader = TerminalReadPipe if is_terminal else ReadPipe
         writer = TerminalWritePipe if is_terminal else WritePipe
         for fd in sorted(self._ends):
-            make = ReadPipe if fd else writer
+            make = reader if fd else writer
             self._pipes[fd] = make(self._loop, self._ends, fd, PipeProtocol(self, fd))
         if terminal is not None and is_terminal:
             terminal.share(self._pipes)

@@ -13,6 +13,7 @@ import re
 import resource
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,7 +22,7 @@ import psutil
 import pytest
 
 import aiovfork
-from aiovfork import DEVNULL, PIPE, STDOUT, Pty
+from aiovfork import DEVNULL, PIPE, STDOUT, Pty, _ptmx
 from tests.support.isolated import isolated
 
 ENV = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PS1": "@> ", "TERM": "dumb", "LANG": "C.UTF-8"}
@@ -614,6 +615,7 @@ async def _without_numbers() -> Any:
     return None
 
 
+@pytest.mark.slow
 def test_too_few_descriptors() -> None:
     """Where no number is left for a terminal, the error says so, and its step is "pty"; nothing is left open."""
     steps, returncode = isolated(_without_numbers, loop="asyncio")
@@ -662,6 +664,38 @@ async def _forked() -> Any:
 def test_fork() -> None:
     """A process that fork() has made has no side of the terminals: closed in the parent, they hang up."""
     assert isolated(_forked, loop="asyncio", check_leaks=False) == ["0", -signal.SIGHUP]
+
+
+def _forked_while_others_are_made() -> int:
+    """Fork beside threads that make and close terminals; return how many children had a side of one."""
+    over = threading.Event()
+
+    def make() -> None:
+        while not over.is_set():
+            ends = _ptmx.Ends()
+            _ptmx.open_terminal(ends, Pty())
+            _ptmx.close_ends(ends)
+
+    threads = [threading.Thread(target=make) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    found = 0
+    for _ in range(300):
+        pid = os.fork()
+        if not pid:
+            names = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+            os._exit(any("/pt" in name for name in names))
+        found += os.waitpid(pid, 0)[1] != 0
+    over.set()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+@pytest.mark.slow
+def test_fork_in_the_making() -> None:
+    """A fork() at any moment, while other threads make and close terminals, copies no side of one."""
+    assert isolated(_forked_while_others_are_made) == 0
 
 
 def test_a_closed_loop() -> None:
