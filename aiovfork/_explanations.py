@@ -157,6 +157,7 @@ EXPLAINED: Final[dict[int, tuple[str, Mapping[Any, str]]]] = {
             errno.EPERM: _FILTERED,
             errno.ENOENT: "its file _launcher is missing",
             errno.EPROTO: "the package was replaced under the running process",
+            errno.EFBIG: "RLIMIT_FSIZE is below the size of the child's arguments and environment",
         },
     ),
     lib.AVF_STEP_CAP_BOUNDING: (

@@ -141,15 +141,8 @@ static long attempt_clone(struct avf_request *r, struct avf_child *child, struct
 {
     _Alignas(16) char stack[AVF_CHILD_STACK];
     uint64_t all = ~0ULL, mask, flags = 0;
-    int by_pipe = way->engine & AVF_REPORT_PIPE || r->launch_fds[0] >= 0;
     struct avf_mail mail = {.box = {-1, -1}};
 
-    way->word = (struct avf_word){AVF_STEP_LAUNCHER, 0};
-    if (by_pipe) {
-        int error = attempt_open_report_pipe(r);
-        if (error < 0)
-            return error;
-    }
     avf_table_choose(r, child, way->forgo, &mail);
     child->report->error = 0;
     child->report->note_count = 0;
@@ -166,7 +159,7 @@ static long attempt_clone(struct avf_request *r, struct avf_child *child, struct
     r->pid = (int32_t)pid;
     way->used_mailbox =
         avf_mailbox_clear(&mail); /* before the pipe's end is waited for: it may be in there */
-    if (by_pipe) {
+    if (r->report_pipe[0] >= 0) {
         if (pid > 0)
             attempt_read_report_pipe(r, way->suspended, &way->word);
         else
@@ -268,6 +261,13 @@ static int attempt_blames_cgroup(const struct avf_request *r, long error)
 static int attempt_once(struct avf_request *r, struct avf_child *child, struct attempt_way *way,
                         struct avf_attempt *o)
 {
+    int by_pipe = way->engine & AVF_REPORT_PIPE || r->launch_fds[0] >= 0;
+    int error = by_pipe ? attempt_open_report_pipe(r) : 0;
+    if (error < 0) {
+        avf_attempt_fail(o, AVF_STEP_PIPE, error);
+        return 0;
+    }
+    way->word = (struct avf_word){AVF_STEP_LAUNCHER, 0};
     long pid = attempt_clone(r, child, way);
     o->flags = way->engine | (child->unshare_from ? AVF_FDS_UNSHARED : 0) |
                (r->launch_fds[0] >= 0 ? AVF_LAUNCHER : 0);
