@@ -29,7 +29,7 @@ async def main(path: str) -> None:
         async with await aiovfork.create_subprocess_exec("sh", "-i", pty=SIZE, env=ENV) as shell:
             assert shell.pty is not None
             for line in TYPED:
-                before, prompt = await shell.pty.expect("% ", timeout=10)
+                before, prompt = await shell.pty.expect("% ", timeout=30)
                 show(before + prompt[0])
                 shell.pty.writer.write(f"{line}\n".encode())
             show((await shell.pty.reader.read()).decode())

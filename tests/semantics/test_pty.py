@@ -237,7 +237,7 @@ async def test_jobs(shell: list[str]) -> None:
         await terminal.expect(PROMPT, timeout=20)
         await shown(terminal, "sleep 1000 &")
         assert "Running" in await shown(terminal, "jobs")
-        await shown(terminal, "kill %1", "cat &")
+        await shown(terminal, "kill -9 %1", "cat &")
         terminal.writer.write(b"fg\n")  # it has been stopped by SIGTTIN, or will be
         await terminal.expect("cat\r\n", timeout=20)
         terminal.writer.write(b"third\n")
@@ -246,6 +246,17 @@ async def test_jobs(shell: list[str]) -> None:
         await terminal.expect(PROMPT, timeout=20)
         terminal.writer.write(b"exit 7\n")
         assert await process.wait() == 7
+
+
+async def test_stty() -> None:
+    """stty finds the size, and sets what the terminal does: with -echo, what is typed is not shown."""
+    command = "stty size; stty -echo; echo typed:; read x; stty echo; echo again:; read y; echo $x $y"
+    async with started("sh", "-c", command, pty=Pty(rows=33, cols=99)) as (_, terminal):
+        assert (await terminal.expect("typed:\r\n", timeout=20)).before == "33 99\r\n"
+        terminal.writer.write(b"hidden\n")
+        assert (await terminal.expect("again:\r\n", timeout=20)).before == ""
+        terminal.writer.write(b"shown\n")
+        assert await terminal.reader.read() == b"shown\r\nhidden shown\r\n"
 
 
 async def test_a_password() -> None:
