@@ -4,7 +4,6 @@ import asyncio
 import collections
 import contextlib
 import json
-import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -12,7 +11,7 @@ from typing import Any
 
 import aiovfork
 
-HERE = os.path.dirname(os.path.abspath(__file__))  # of app.py
+HERE = sys.path[0]  # the folder of this script, and of app.py
 SERVER = (sys.executable, "-m", "uvicorn", "--fd", "3", "--log-level", "error", "--app-dir", HERE, "app:app")
 
 
@@ -37,8 +36,7 @@ async def ask(address: Any) -> int:
             writer.write(b"GET / HTTP/1.0\r\n\r\n")
             answer = await reader.read()
         writer.close()
-    pid: int = json.loads(answer.partition(b"\r\n\r\n")[2])["server"]
-    return pid
+    return int(json.loads(answer.partition(b"\r\n\r\n")[2])["server"])
 
 
 async def main() -> None:
