@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     (r"py:exc", r"\w+Error"),
     # Aliases and variables of types, which only signatures name.
     (r"py:class", r"(aiovfork\._\w+\.)?_ProtocolT|StrOrBytesPath|Stdio|Env"),
-    (r"py:class", r"aiovfork\._options\.HasFileno"),
+    (r"py:class", r"aiovfork\._options\.(HasFileno|ChildOptions|StageOptions)"),
     # What three exceptions share; the types of keywords that overloads name.
     (r"py:class", r"aiovfork\._outcome\._Outcome|aiovfork\._terms\.(Output|Member)Options"),
     (r"py:.*", r"aiovfork\._(lines\._LinesOptions|pipeline\._PipelineOptions|line_reader\.LineT)"),
