@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import stat
+import sys
 import threading
 from typing import Any, Final
 
@@ -184,7 +185,7 @@ async def _look_at_a_launcher(directory: str) -> dict[str, Any]:
             "uid": status["Uid"].split()[0],
             "groups": status["Groups"],
             "shares our memory": _has_our_memory(pid),
-            "Python is mapped": "_core" in mapped or "python" in mapped,
+            "Python is mapped": "_core." in mapped or os.path.realpath(sys.executable) in mapped,
             "descriptors": sorted(map(int, os.listdir(f"/proc/{pid}/fd")))[:3],
         }
         hold.release()
